@@ -157,7 +157,15 @@ class Quantity:
 
 _LABELS = (
     Label(
-        "energy", "", "eV", "an energy", ("free_energy", "energy"), ("energy", "toten"), ("e",), "energy", ("energy",)
+        "energy",
+        "",
+        "eV",
+        "an energy",
+        ("free_energy", "energy"),
+        ("energy", "toten"),
+        ("e", "etot"),
+        "energy",
+        ("energy",),
     ),
     Label("forces", "N3", "eV/Å", "forces", ("forces", "force"), ("force",), ("f",), "forces", ("force",)),
     Label("stress", "33", "eV/Å^3", "a stress", parts=("stress",), ase="stress", intensive=True, becomes="virial"),

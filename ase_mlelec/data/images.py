@@ -37,7 +37,7 @@ from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.cp2k import refuse_trajectory
 from ase_mlelec.io.text import element_of, fortran_floats
 from ase_mlelec.io.ulm import check_claims
-from ase_mlelec.io.xyz import check_lines
+from ase_mlelec.io.xyz import check_lines, is_extxyz, without_mark
 from ase_mlelec.quantities import LABELS
 
 READABLE = (
@@ -49,6 +49,7 @@ OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs w
 DATABASE = ("key_value_pairs", "data")  # entries in which ASE's databases have what else belongs to a structure
 SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places of tensor elements in ASE's order xx, yy, zz, yz, xz, xy
+SAME_ENERGY = 1e-6  # eV/atom
 ASYMMETRY = 1e-3  # largest asymmetry of a symmetric tensor, relative to its largest element
 
 
@@ -92,17 +93,15 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         For a file that ASE cannot read; the message names the file.
     """
     try:
-        options, comment = dict[str, Any](), ""
-        kind = filetype(str(path))
+        source, options, comment = str(path), dict[str, Any](), ""
+        kind = "extxyz" if is_extxyz(path) else filetype(str(path))
         if kind == "traj":
             check_claims(path)
         elif kind == "extxyz":
             comment = check_lines(path)
-            options["properties_parser"] = _parse_comment
+            source, options = without_mark(path), {"properties_parser": _parse_comment, "format": "extxyz"}
         images: Any = (
-            _rows(path, kind)
-            if kind in ("db", "json")
-            else read(str(path), ":", do_not_split_by_at_sign=True, **options)
+            _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
         )
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
@@ -113,6 +112,8 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             f"or of another format: {READABLE}"
         ) from None
     refuse_trajectory(path, comment)
+    if not images:
+        raise ValueError(f"{path}: no structures in it (read as {kind}); {READABLE}")
     for i, atoms in enumerate(images):
         atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
         try:
@@ -200,7 +201,7 @@ def _frames(images, name, keys, source):
     names = guessed(contents_of_all, keys)
     notes = [f"read as {', '.join(f'{label}: {key}' for label, key in names.items())}"] if names else []
     keys = keys | names
-    frames, used, unread = [], set(), {}
+    frames, used, unread, without_cell, away = [], set(), {}, 0, [0.0]
     for i, (atoms, contents) in enumerate(zip(images, contents_of_all, strict=True)):
         place = f"{source}: frame {i}"
         check_finite(place, "one of the positions", atoms.positions)
@@ -212,6 +213,10 @@ def _frames(images, name, keys, source):
         for key in contents.keys() - taken - STRUCTURE - shares_of(labels):
             unread.setdefault(key, []).append(contents[key])
         used |= taken
+        without_cell += (
+            atoms.cell.rank < 3 and "virial" not in labels and bool({"stress", keys.get("stress")} & of_labels)
+        )
+        away.append(_free_beyond(contents, labels, len(atoms)))
         structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         # a weight of zero marks a label that the structure lacks
         kept = {label: value for label, value in labels.items() if label_weights.get(label) != 0}
@@ -219,12 +224,28 @@ def _frames(images, name, keys, source):
         title = str(contents.get("name", f"{name}-{i}"))
         frames.append(Frame(structure, kept, title, weight=weight, label_weights=label_weights, **texts))
     check_units(source, unread, keys)
+    if without_cell:
+        notes.append(f"the stress of {without_cell} structures without a cell is not read")
+    if max(away) > SAME_ENERGY:
+        notes.append(
+            f"energy is free_energy, which is up to {max(away):.2g} eV/atom away from energy, because forces are its "
+            'gradient; for the other set energy = "energy" in [data.keys]'
+        )
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return frames, used, unread, notes
+
+
+def _free_beyond(contents, labels, n_atoms):
+    """Difference of free energy and energy, eV/atom, where the former is read and both are there."""
+    free, other = (contents.get(key) for key in ("free_energy", "energy"))
+    if any(np.asarray(each).dtype.kind not in "fiu" or np.size(each) != 1 for each in (free, other)):
+        return 0.0
+    free, other = (float(np.ravel(each)[0]) for each in (free, other))
+    return abs(free - other) / n_atoms if labels.get("energy") == free else 0.0
 
 
 def contents_of(atoms: Atoms) -> dict:
@@ -282,9 +303,7 @@ def _labels(atoms, contents, keys, place):
         stress = _symmetric(f"{place}, stress", found.pop("stress"), 1e-4)
         if keys.get("stress", lower.get("stress")) not in getattr(atoms.calc, "results", {}):  # these are in ASE's unit
             stress = stress * STRESS_UNITS[keys.get(STRESS_UNIT, "eV/A^3")]
-        if atoms.cell.rank < 3:
-            taken -= {keys.get("stress"), lower.get("stress")}
-        else:
+        if atoms.cell.rank == 3:
             virial = -stress * atoms.get_volume()
             if "virial" in found and abs(virial - found["virial"]).max() > 1e-2 + 1e-3 * abs(virial).max():
                 raise ValueError(

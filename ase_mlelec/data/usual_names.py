@@ -33,6 +33,7 @@ OTHER_ENERGIES = set(
     "kinetic fermi hull zero zpe repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
     "delta uncertainty variance shift binding cohesive atomization reaction".split()
 )
+PLAIN = set("total tot energy e etot toten".split())  # words of energies that belong to usual forces
 
 
 def shares_of(labels: Iterable[str]) -> set[str]:
@@ -96,7 +97,8 @@ def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dic
     """Names of labels in a file in which no label has its usual name: keys by label, {} for none.
 
     A key is taken where it alone can mean the label, or where it alone of these has a word such as REF or DFT. Nothing
-    is taken where a label of energies remains open: its names would be of different calculations.
+    is taken where a label of energies remains open: its names would be of different calculations. Beside usual forces an
+    energy with a plain name is taken, such as TotEnergy, where it is the only one.
 
     Parameters
     ----------
@@ -108,9 +110,12 @@ def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dic
     contents: dict[str, Any] = {}
     for image in images:
         contents = {**image, **contents}
-    usual = {key for row in LABELS.values() for key in row.keys}
-    if LABELS.keys() & keys.keys() or usual & {key.lower() for key in contents}:
+    lower = {key.lower() for key in contents}
+    usual = {label: lower & {*row.keys} for label, row in LABELS.items()}
+    if LABELS.keys() & keys.keys():
         return {}
+    if any(usual.values()):
+        return {} if usual["energy"] or not usual["forces"] else _plain_energy(contents)
     candidates: dict[str, list[str]] = {}
     for key, value in contents.items():
         label = meant(key, value)[1]
@@ -121,6 +126,13 @@ def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dic
     if open_ones & {"energy", "forces", "stress", "virial"}:
         return {}
     return {label: chosen[label] for label in LABELS if chosen.get(label)}  # type: ignore[misc]  # no None among them
+
+
+def _plain_energy(contents):
+    """{"energy": key} of the only energy beside usual forces, where its name is as plain as theirs, such as TotEnergy."""
+    found = [key for key, value in contents.items() if meant(key, value)[1] == "energy"]
+    plain = len(found) == 1 and not isinstance(contents[found[0]], str) and words_of(found[0]) <= PLAIN
+    return {"energy": found[0]} if plain else {}
 
 
 def _only(names: Iterable[str]) -> str | None:

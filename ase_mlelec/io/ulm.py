@@ -11,6 +11,8 @@ from os import PathLike
 
 import numpy as np
 
+from ase_mlelec.io.text import GZIP
+
 INTEGER = np.dtype("<i8")
 
 
@@ -18,6 +20,8 @@ def check_claims(path: str | PathLike) -> None:
     """Raises ValueError where items, texts or arrays of an ulm file end behind its last byte."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
+        if file.read(len(GZIP)) == GZIP:
+            raise ValueError("it is compressed, and ASE reads no compressed trajectory: expand it with gunzip first")
         _, n_items, start = _integers(file, size, 24, 3)
         for place in _integers(file, size, start, n_items):
             (length,) = _integers(file, size, place, 1)

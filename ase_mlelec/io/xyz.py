@@ -1,16 +1,38 @@
 """Lines of xyz and extxyz files, checked before ASE reads them."""
 
+import lzma
+import zlib
+from io import StringIO
 from os import PathLike
 
 from ase.io.formats import open_with_compression
 
 LONGEST_LINE = 1 << 24
+FEW = 3  # digits, which numbers may also have that are written as short as they are
+MARK = "\ufeff"  # which editors of Windows put before a text
+
+
+def is_extxyz(path: str | PathLike) -> bool:
+    """Whether a file, which may be compressed, begins like an extxyz file, whatever its name is."""
+    try:
+        with open_with_compression(str(path)) as file:
+            first, second = (file.readline(LONGEST_LINE) for _ in range(2))
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):  # some of which say that it is no text
+        return False
+    return first.removeprefix(MARK).strip().isdecimal() and "Properties=" in second
+
+
+def without_mark(path: str | PathLike) -> StringIO | str:
+    """Path of a text file, or its contents where a byte order mark comes before them, which ASE does not know."""
+    with open_with_compression(str(path)) as file:
+        return StringIO(file.read()) if file.read(1) == MARK else str(path)
 
 
 def check_lines(path: str | PathLike) -> str:
     """Comment of the first frame of an extxyz file; refuse an early end of the file, and an empty line between frames.
 
-    ASE would read on without end in the first case, and stop reading in the second.
+    ASE would read on without end in the first case, and stop reading in the second. A last number that lacks digits is
+    another number.
 
     Raises
     ------
@@ -24,12 +46,12 @@ def check_lines(path: str | PathLike) -> str:
                 if any(part.strip() for part in iter(lambda: file.readline(LONGEST_LINE), "")):
                     raise ValueError(f"line {number} is empty, need the number of atoms of the next frame")
                 return comment
-            if line.startswith("\ufeff"):
-                raise ValueError("a byte order mark comes before the text; save it as UTF-8 without one")
-            count, start = int(line), number
+            count, start = int(line.removeprefix(MARK) if number == 1 else line), number
+            digits = set()
             if count < 1:
                 raise ValueError(f"line {number} claims {count} atoms, need at least one")
             while number <= start + count:
+                digits |= {_decimals(line)} if number > start + 1 else set()
                 line = file.readline(LONGEST_LINE)
                 if not line or len(line) == LONGEST_LINE:
                     raise ValueError(
@@ -37,9 +59,18 @@ def check_lines(path: str | PathLike) -> str:
                         + ("too long" if line else "missing")
                     )
                 comment, number = comment or line, number + 1
+            if not line.endswith("\n") and len(digits) == 1 and _decimals(line) < min(digits) > FEW:
+                raise ValueError(
+                    f"line {number}, the last one, is cut off: its last number has fewer digits than others"
+                )
             while _next_vector(file):  # skips ADF's cell vectors
                 number += 1
     return comment
+
+
+def _decimals(line):
+    """Number of digits behind the point of the last number of a line."""
+    return len(line.rstrip().rpartition(" ")[2].partition(".")[2])
 
 
 def _next_vector(file):

@@ -11,7 +11,8 @@ from ase_mlelec.survey.labels import Energies, Spread
 from ase_mlelec.survey.structures import Structures
 from ase_mlelec.units import GPA
 
-FEWEST = 10  # structures from which others can be told to differ
+FEWEST = 10  # structures of which nine of ten tell what is usual; of fewer, twice the median does
+VERY_FEW = 4  # structures below which nothing is usual
 BEYOND = 5.0  # times what nine of ten structures stay below
 LEAST = {"energy": 0.05, "forces": 2.0, "virial": 0.1, "net": 0.01, "pairs": 0.05}  # eV/atom, eV/Å, eV/Å^3, eV/Å, eV
 OF_MEDIAN = 10.0  # net forces above this times the median are outliers
@@ -84,13 +85,14 @@ def _columns(energies, spreads):
 
 
 def _beyond(column, least):
-    """Iterate over (frame, (size, what nine of ten stay below)) of structures far beyond the others."""
+    """Iterate over (frame, (size, what most stay below, how many are most)) of structures far beyond the others."""
     frames, sizes = column
-    if len(frames) < FEWEST:
+    if len(frames) < VERY_FEW:
         return
-    usual = float(np.quantile(sizes, 0.9))
+    few = len(frames) < FEWEST
+    usual = float(2 * np.median(sizes) if few else np.quantile(sizes, 0.9))
     for k in np.flatnonzero(sizes > max(BEYOND * usual, least)):
-        yield int(frames[k]), (float(sizes[k]), usual)
+        yield int(frames[k]), (float(sizes[k]), usual, "most" if few else "9 of 10")
 
 
 def _far_frames(far, structures):
@@ -100,13 +102,13 @@ def _far_frames(far, structures):
     for k in sorted(set().union(*far.values())):
         mine = {name: far[name][k] for name in far if k in far[name]}
         parts = []
-        for name, (size, usual) in mine.items():
+        for name, (size, usual, most) in mine.items():
             text, factor = units[name]
-            parts.append(f"{text.format(f'{size * factor:.3g}')} (9 of 10 have at most {usual * factor:.2g})")
+            parts.append(f"{text.format(f'{size * factor:.3g}')} ({most} have at most {usual * factor:.2g})")
         shortest = structures.shortest[k]
         if np.isfinite(shortest):
             parts.append(f"shortest distance {shortest:.2f} Å")
-        ratio = max(size / max(BEYOND * usual, LEAST[name]) for name, (size, usual) in mine.items())
+        ratio = max(size / max(BEYOND * usual, LEAST[name]) for name, (size, usual, _) in mine.items())
         # high energies come with high forces, stresses or short distances; an energy alone is a wrong label
         alone = set(mine) == {"energy"} and len(far) > 1 and not _is_close(structures, k)
         yield Misfit(k, ", ".join(parts), not alone, ratio)

@@ -70,10 +70,18 @@ def test_units_that_are_ours(info):
     assert frame.labels["energy"] == -1
 
 
-def test_mark_of_an_editor_of_windows(tmp_path):
-    (tmp_path / "a.xyz").write_bytes(b"\xef\xbb\xbf1\r\nenergy=-1.0\r\nH 0 0 0\r\n")
-    with pytest.raises(ValueError, match="a.xyz: .*byte order mark .*; save it as UTF-8 without one"):
-        read_frames(tmp_path / "a.xyz")
+@pytest.mark.parametrize("name", ["TotEnergy", "total_energy", "E", "etot"])
+def test_plain_energy_beside_usual_forces(name):
+    atoms = bulk("Cu", cubic=True)
+    atoms.arrays["forces"] = np.full((4, 3), 0.5)
+    atoms.info[name] = -1.5
+    with pytest.warns(UserWarning, match=f"read as energy: {name}$"):
+        (frame,) = from_images([atoms])
+    assert frame.labels["energy"] == -1.5
+    atoms.info["kinetic_energy"] = 0.3  # the other may be the sum
+    with pytest.warns(UserWarning, match="may be labels but are not read"):
+        (frame,) = from_images([atoms])
+    assert "energy" not in frame.labels
 
 
 CP2K = "3\n i =        0, time =        0.000, E =       -17.1643447508\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n"

@@ -47,6 +47,19 @@ def test_wrong_labels(look, label, change, words):
     assert found.name(4) == "frame 4 (cu-4)"
 
 
+@pytest.mark.parametrize("n", [4, 6, 9])
+@pytest.mark.parametrize(
+    "label, change, words",
+    [("energy", lambda e: e + 8.0, "from the others'"), ("forces", lambda f: 100 * f, "forces up")],
+)
+def test_few_structures(look, label, change, words, n):
+    frames = clean(n)
+    assert not look(frames).misfits
+    frames[2].labels[label] = change(frames[2].labels[label])
+    (found,) = look(frames).misfits
+    assert found.frame == 2 and words in found.reason and "most have at most" in found.reason
+
+
 def test_compressed_structures_are_extreme_not_wrong(look):
     frames = clean(30)
     atoms = frames[3].atoms.copy()

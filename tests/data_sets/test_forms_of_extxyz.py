@@ -1,0 +1,60 @@
+"""extxyz files of any name, with marks of editors, and cut off within their last number."""
+
+import gzip
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from ase_mlelec.data.frames import read_frames
+
+ROWS = "Na 0.00000 0.10000 -0.25000\nCl 1.00000 0.00000 0.12345\nCl 0.00000 2.00000 1.23456"
+TEXT = f"3\nProperties=species:S:1:pos:R:3 energy=-2.0\n{ROWS}\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.dat", "a.out", "data", "OUTCAR.xyz", "a b (1).extxyz", "a.txt.gz"])
+def test_any_name(name, tmp_path):
+    content = TEXT.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (frame,) = read_frames(tmp_path / name)
+    assert frame.labels == {"energy": -2.0} and str(frame.atoms.symbols) == "NaCl2"
+
+
+def test_mark_of_an_editor_of_windows(tmp_path):
+    (tmp_path / "a.xyz").write_bytes(b"\xef\xbb\xbf" + (2 * TEXT).replace("\n", "\r\n").encode())
+    frames = read_frames(tmp_path / "a.xyz")
+    assert frames.counts == {"energy": 2} and frames[1].atoms.positions[2, 2] == 1.23456
+
+
+@pytest.mark.parametrize("lost", [1, 2, 5, 6])
+def test_last_number_that_is_cut_off(lost, tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text((TEXT + TEXT.rstrip("\n"))[:-lost])
+    with pytest.raises(ValueError, match="line 10, the last one, is cut off: its last number has fewer digits"):
+        read_frames(path)
+
+
+@pytest.mark.parametrize(
+    "rows", [ROWS, "Na 0 0 0\nCl 1 0 0.25\nCl 0 2 1.5", "Na 0 0 0.1234\nCl 1 0 0.25321\nCl 0 2 1.5"]
+)
+def test_files_whose_last_line_does_not_end(rows, tmp_path):
+    (tmp_path / "a.xyz").write_text(TEXT.replace(ROWS, rows).rstrip("\n"))
+    assert len(read_frames(tmp_path / "a.xyz")) == 1
+
+
+@pytest.mark.parametrize("name, content", [("a.xyz", "\n\n"), ("a.out", "  some program\n no structures\n")])
+def test_no_structures(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name}: no structures in it \(read as "):
+        read_frames(tmp_path / name)
+
+
+def test_compressed_trajectory(tmp_path):
+    atoms = bulk("Cu")
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((1, 3)))
+    write(tmp_path / "a.traj", atoms)
+    (tmp_path / "b.traj.gz").write_bytes(gzip.compress((tmp_path / "a.traj").read_bytes()))
+    with pytest.raises(ValueError, match="b.traj.gz: .*it is compressed, .*: expand it with gunzip first"):
+        read_frames(tmp_path / "b.traj.gz")
