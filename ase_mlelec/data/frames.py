@@ -24,12 +24,14 @@ from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
 from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
+from ase_mlelec.data.runs.cp2k import read_cp2k, without_companions
 from ase_mlelec.data.runs.find import other_data
 from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
 from ase_mlelec.data.runs.spectra import Spectra
 from ase_mlelec.data.runs.steps import is_run, read_run
 from ase_mlelec.data.runs.vasp import is_vasp
 from ase_mlelec.deprecated import formerly_positional
+from ase_mlelec.io.cp2k import is_trajectory
 from ase_mlelec.io.deepmd.data import has_systems, is_hdf5_data, read_data
 from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
 from ase_mlelec.quantities import LABELS, data_labels
@@ -89,6 +91,8 @@ def read_frames(
     if not has_keys(path):
         if keys:
             raise ValueError(f"{path}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")
+        if is_trajectory(path):
+            return read_cp2k(path)
         if has_spectra(path):
             return read_runs([path], spectra=spectra)
         if is_run(path):
@@ -112,6 +116,7 @@ def has_keys(path: str | PathLike) -> bool:
         path.is_dir()
         or path.suffix in (".h5", ".hdf5")
         or (path.is_file() and (is_hdf5_data(path) or is_run(path) or is_vasp(path) or has_spectra(path)))
+        or is_trajectory(path)
     )
 
 
@@ -134,7 +139,7 @@ def read_all(
     ValueError
         For errors of ``read_frames`` and ``join``, and where no file has the ``keys``.
     """
-    paths = list(paths)
+    paths = without_companions(paths)
     here = ", ".join(map(str, paths))
     if keys and not any(map(has_keys, paths)):
         raise ValueError(f"{here}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")

@@ -93,7 +93,8 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         For a file that ASE cannot read; the message names the file.
     """
     try:
-        source, options, comment = str(path), dict[str, Any](), ""
+        source: Any = str(path)
+        options, comment = dict[str, Any](), ""
         kind = "extxyz" if is_extxyz(path) else filetype(str(path))
         if kind == "traj":
             check_claims(path)

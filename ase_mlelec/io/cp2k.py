@@ -1,26 +1,34 @@
-"""CP2K: trajectories of Wannier centers (``PROJECT-HOMO_centers_s1-1_0.xyz``), and cells of a run (``PROJECT-1.cell``).
+"""CP2K: trajectories of positions, forces (``PROJECT-pos-1.xyz``, ``-frc-1.xyz``) and Wannier centers
+(``PROJECT-HOMO_centers_s1-1_0.xyz``), and cells of a run (``PROJECT-1.cell``, or the input).
 
 A frame of centers has the atoms and the centers, labeled X, as ``&WANNIER_CENTERS`` with ``IONS+CENTERS`` prints them; the
-comment names the step, ``i = 10, time = 5.000, E = -68.8``.
+comment names the step, ``i = 10, time = 5.000, E = -68.8``, with the energy in hartree; forces are in hartree/bohr.
 """
 
 import re
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ase.geometry import cellpar_to_cell
 from numpy.typing import NDArray
 
+from ase_mlelec import units
 from ase_mlelec.checks import printable
 from ase_mlelec.io.text import element_of, read_numbers, read_text
+from ase_mlelec.io.xyz import first_lines
 
 CENTER = "X"
 LARGEST = 1e5  # Å
 AGAIN = "copy the file again, or let CP2K write it again"
 GIVE = "give the centers that CP2K writes with &WANNIER_CENTERS and IONS+CENTERS"
 STEP = re.compile(r"(?:^|\s)i\s*=\s*(\d{1,18})")
-TRAJECTORY = re.compile(r"\s*i\s*=\s*\d+,\s*time\s*=[^,]*,\s*E\s*=")
+TRAJECTORY = re.compile(r"\s*i\s*=\s*(\d{1,18}),(?:\s*time\s*=[^,]*,)?\s*E\s*=\s*(\S+)")
+NAME = re.compile(r"(.+)-(pos|frc|vel)-(\d+)\.xyz(\.gz)?")
+MOVING_CELL = re.compile(r"^\s*(?:ENSEMBLE\s+NP|RUN_TYPE\s+CELL_OPT)", re.MULTILINE | re.IGNORECASE)
+UNITS = {"": 1.0, "[angstrom]": 1.0, "[bohr]": units.BOHR}
 LATTICE = re.compile(r"""Lattice\s*=\s*"([^"]*)\"""", re.IGNORECASE)
 COLUMNS = 12  # of a file of cells: step, time, nine components, volume
 
@@ -48,16 +56,106 @@ class CentersFrame(NamedTuple):
     cell: NDArray | None
 
 
+class TrajectoryFrame(NamedTuple):
+    """One step of a trajectory.
+
+    Attributes
+    ----------
+    step : int
+    energy : float, eV
+    symbols : list of str
+        Length N.
+    rows : array [N, 3]
+        What the file has: positions in Å, or forces in eV/Å.
+    """
+
+    step: int
+    energy: float
+    symbols: list
+    rows: NDArray
+
+
 def refuse_trajectory(path: str | PathLike, comment: str) -> None:
-    """Raise ValueError for a file of positions or forces of a run, by the ``comment`` of its first frame.
+    """Raise ValueError for a file of positions or forces of a run with a name of its own, by its first ``comment``.
 
     Its energies are in hartree; forces, in hartree/bohr, look like positions; and there is no cell.
     """
     if TRAJECTORY.match(comment):
         raise ValueError(
-            f"{path}: a trajectory of CP2K, with energies in hartree, forces in another file, and no cell; write its "
-            "structures to an extxyz file with Lattice (Å), energy (eV) and forces (eV/Å)"
+            f"{path}: a trajectory of CP2K, with energies in hartree, forces in another file, and no cell; give it CP2K's "
+            "own name, PROJECT-pos-1.xyz, with PROJECT-frc-1.xyz and PROJECT-1.cell or the input beside it"
         )
+
+
+def is_trajectory(path: str | PathLike) -> bool:
+    """Whether a file has the name and the first comment of a trajectory of positions, forces or velocities."""
+    path = Path(path)
+    return bool(NAME.fullmatch(path.name) and path.is_file() and TRAJECTORY.match(first_lines(path)[1]))
+
+
+def read_trajectory(path: str | PathLike) -> list[TrajectoryFrame]:
+    """Read all frames of positions or forces, compressed or not; a last frame that is cut off is left out.
+
+    Raises
+    ------
+    ValueError
+        For a missing or damaged file, and for velocities.
+    """
+    named = NAME.fullmatch(Path(path).name)
+    if named and named[2] == "vel":
+        raise ValueError(f"{path}: velocities, which are no labels; give {named[1]}-pos-{named[3]}.xyz")
+    factor = units.HARTREE_PER_BOHR if named and named[2] == "frc" else 1.0
+    found = []
+    for at, comment, rows in _blocks(path, whole=False):
+        where, match = f"the frame at line {at + 1}", TRAJECTORY.match(comment)
+        if not match:
+            raise ValueError(
+                f"{path}, line {at + 2}: got '{printable(comment, 60)}', need i = STEP, ..., E = ENERGY; {AGAIN}"
+            )
+        words = _words(path, at, rows)
+        (energy,) = read_numbers(path, f"the energy of {where}", match[2])[:1]
+        values = read_numbers(path, where, " ".join(" ".join(each[1:4]) for each in words)).reshape(-1, 3)
+        try:
+            symbols = [element_of(each[0]) for each in words]
+        except ValueError as error:
+            raise ValueError(f"{path}: {where}: {error}") from None
+        found.append(TrajectoryFrame(int(match[1]), float(energy) * units.HARTREE, symbols, values * factor))
+    return found
+
+
+def read_input_cell(path: str | PathLike) -> tuple[NDArray, list[bool]]:
+    """Cell [3, 3] in Å and directions in which it repeats, from the section &CELL of an input.
+
+    Raises
+    ------
+    ValueError
+        For a missing file, a section with variables or other files, and for runs in which the cell changes.
+    """
+    text = re.sub(r"[#!].*", "", read_text(path, "give CP2K's input"))
+    section = re.search(r"^\s*&CELL\s*\n(.*?)^\s*&END", text, re.MULTILINE | re.DOTALL | re.IGNORECASE)
+    if not section or MOVING_CELL.search(text):
+        cause = "its cell changes" if section else "it has no section &CELL"
+        raise ValueError(f"{path}: {cause}; put CP2K's file of cells, PROJECT-1.cell, beside the trajectory")
+    lines = [line.split() for line in section[1].upper().split("\n") if line.split()]
+    settings = {words[0]: words[1:] for words in lines if not words[0].startswith("&")}
+    if settings.get("MULTIPLE_UNIT_CELL", ["1"]) not in (["1"], ["1"] * 3) or "CELL_FILE_NAME" in settings:
+        raise ValueError(f"{path}: &CELL names other cells or files; put PROJECT-1.cell beside the trajectory")
+    if "ABC" in settings:
+        angles = _vector(path, settings.get("ALPHA_BETA_GAMMA", ["90"] * 3))
+        cell = cellpar_to_cell([*_vector(path, settings["ABC"]), *angles])
+    else:
+        cell = np.array([_vector(path, settings.get(name, [])) for name in "ABC"])
+    periodic = "".join(settings.get("PERIODIC", ["XYZ"]))
+    return _cell(path, "&CELL", cell.ravel()), [axis in periodic and periodic != "NONE" for axis in "XYZ"]
+
+
+def _vector(path, words):
+    unit = words[0].lower() if words and words[0].startswith("[") else ""
+    if unit not in UNITS or len(words) - bool(unit) != 3:
+        raise ValueError(
+            f"{path}: &CELL has '{printable(' '.join(words), 60)}', need three numbers in Å or [bohr]; correct it"
+        )
+    return read_numbers(path, "&CELL", " ".join(words[bool(unit) :])) * UNITS[unit]
 
 
 def is_centers(path: str | PathLike) -> bool:
@@ -83,27 +181,40 @@ def read_centers_trajectory(path: str | PathLike) -> list[CentersFrame]:
     ValueError
         For a missing, truncated or damaged file, and for frames without atoms or centers.
     """
-    lines, found, at = read_text(path, GIVE).split("\n"), [], 0
+    return [_frame(path, *block) for block in _blocks(path)]
+
+
+def _blocks(path, *, whole=True):
+    """Iterate over (line before its first, comment, rows) of all frames; a cut off last one is refused if ``whole``."""
+    lines, at = read_text(path, GIVE).split("\n"), 0
     while any(line.strip() for line in lines[at:]) if at else True:
         where = f"{path}, line {at + 1}"
         if not lines[at].strip().isdigit():
             raise ValueError(f"{where}: got '{printable(lines[at], 40)}', need the number of rows of a frame; {AGAIN}")
         end = at + 2 + int(lines[at].strip()[:9])
         if end >= len(lines):  # the last row must end as well, or digits could be missing
-            raise ValueError(f"{where}: claims {lines[at].strip()} rows, the file ends before; {AGAIN}")
-        found.append(_frame(path, at, lines[at + 1], lines[at + 2 : end]))
+            if whole or not at:
+                raise ValueError(f"{where}: claims {lines[at].strip()} rows, the file ends before; {AGAIN}")
+            warnings.warn(f"{path}: the last frame is cut off and left out", stacklevel=6)
+            return
+        yield at, lines[at + 1], lines[at + 2 : end]
         at = end
-    return found
 
 
-def _frame(path, at, comment, rows):
-    """CentersFrame from its comment and rows, which begin behind line ``at`` + 2."""
+def _words(path, at, rows):
+    """Words of all rows, which begin behind line ``at`` + 2, four or more in each."""
     words = [row.split() for row in rows]
     short = next((k for k, each in enumerate(words) if len(each) < 4), None)
     if short is not None:
         raise ValueError(
             f"{path}, line {at + 3 + short}: got '{printable(rows[short], 40)}', need a label and x, y, z; {AGAIN}"
         )
+    return words
+
+
+def _frame(path, at, comment, rows):
+    """CentersFrame from its comment and rows, which begin behind line ``at`` + 2."""
+    words = _words(path, at, rows)
     is_center = np.array([each[0] == CENTER for each in words], dtype=bool)
     where = f"the frame at line {at + 1}"
     if is_center.all() or not is_center.any():

@@ -12,13 +12,18 @@ FEW = 3  # digits, which numbers may also have that are written as short as they
 MARK = "\ufeff"  # which editors of Windows put before a text
 
 
-def is_extxyz(path: str | PathLike) -> bool:
-    """Whether a file, which may be compressed, begins like an extxyz file, whatever its name is."""
+def first_lines(path: str | PathLike) -> tuple[str, str]:
+    """The first two lines of a file, which may be compressed; empty where it is no text."""
     try:
         with open_with_compression(str(path)) as file:
-            first, second = (file.readline(LONGEST_LINE) for _ in range(2))
+            return file.readline(LONGEST_LINE), file.readline(LONGEST_LINE)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):  # some of which say that it is no text
-        return False
+        return "", ""
+
+
+def is_extxyz(path: str | PathLike) -> bool:
+    """Whether a file begins like an extxyz file, whatever its name is."""
+    first, second = first_lines(path)
     return first.removeprefix(MARK).strip().isdecimal() and "Properties=" in second
 
 

@@ -1,5 +1,6 @@
 """Runs of pw.x as data sets: read by read_pw, and not as ASE reads them."""
 
+import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 
@@ -72,3 +73,43 @@ def test_all_steps_of_a_text(tmp_path):
         places = [atom.text.split() for atom in step.findall("atomic_structure/atomic_positions/atom")]
         assert np.allclose(frame.atoms.positions, np.array(places, dtype=float) * units.BOHR, atol=1e-5)
         assert np.isclose(frame.labels["energy"], float(step.findtext("total_energy/etot")) * units.HARTREE, atol=2e-5)
+
+
+def energies(text):
+    return [float(words.split()[0]) * units.RYDBERG for words in text.split("!    total energy              =")[1:]]
+
+
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
+@pytest.mark.parametrize("name", ["relax", pytest.param("vc_relax", marks=pytest.mark.slow), "md"])
+def test_interrupted_run(name, tmp_path):
+    """The whole steps are read, wherever the rest is cut off."""
+    path, _ = run(name, tmp_path)
+    text, whole = path.read_text(), read_frames(path)
+    starts = [place.start() for place in re.finditer("^!", text, re.MULTILINE)]
+    blocks = [place.start() for place in re.finditer("^(CELL_PARAM|ATOMIC_POS)", text, re.MULTILINE)]
+    for cut in (starts[1] - 100, starts[1] + 3, starts[1] + 200, starts[-1] + 100):
+        (tmp_path / "cut.out").write_text(text[:cut])
+        n = sum(any(start < block < cut for block in blocks) for start in starts if start < cut)
+        with pytest.warns(UserWarning, match=f"the run did not finish; of its {n} whole steps {n} are read"):
+            frames = read_frames(tmp_path / "cut.out")
+        assert len(frames) == n and [each.labels["energy"] for each in frames] == pytest.approx(
+            energies(text)[:n], abs=1e-4
+        )
+        for each, other in zip(frames, whole):
+            assert each.labels.keys() == other.labels.keys() and "forces" in each.labels
+            assert np.allclose(each.labels["forces"], other.labels["forces"], atol=1e-6)
+            assert np.allclose(each.atoms.positions, other.atoms.positions, atol=1e-6)
+    (tmp_path / "cut.out").write_text(text[: starts[0] + 100])
+    with pytest.raises(EspressoError, match="the run is unfinished"):
+        read_frames(tmp_path / "cut.out")
+
+
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
+def test_steps_that_did_not_converge(tmp_path):
+    path, _ = run("md", tmp_path)
+    text = path.read_text()
+    second = text.index("estimated scf accuracy", [place.start() for place in re.finditer("^!", text, re.MULTILINE)][1])
+    path.write_text(text[:second] + re.sub(r"< +\S+", "<  0.00123000", text[second:], count=1))
+    with pytest.warns(UserWarning, match="1 of 3 steps did not converge, and are left out"):
+        frames = read_frames(path)
+    assert [each.labels["energy"] for each in frames] == pytest.approx([energies(text)[k] for k in (0, 2)], abs=1e-4)

@@ -84,18 +84,6 @@ def test_plain_energy_beside_usual_forces(name):
     assert "energy" not in frame.labels
 
 
-CP2K = "3\n i =        0, time =        0.000, E =       -17.1643447508\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n"
-
-
-@pytest.mark.parametrize("name", ["w-pos-1.xyz", "w-frc-1.xyz"])
-def test_trajectories_of_cp2k_are_in_hartree(name, tmp_path):
-    (tmp_path / name).write_text(CP2K)
-    with pytest.raises(
-        ValueError, match=f"{name}: a trajectory of CP2K, with energies in hartree.* write its structures"
-    ):
-        read_frames(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     "info",
     [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import seeds
+import test_cp2k_trajectory
 from ase.build import bulk
 from ase.calculators.calculator import CalculatorSetupError
 from test_wannier90_forms import sparse_text, win
@@ -313,6 +314,17 @@ READERS = {
         lambda folder: read_center_runs([folder]),
         (ValueError, Wannier90Error, EspressoError),
         check_frames,
+    ),
+    "cp2k_run": Reader(
+        "data.runs.cp2k.read_cp2k cp2k.read_trajectory",
+        seeds.cp2k_run,
+        lambda folder: read_images(folder / "w-pos-1.xyz"),
+        check=check_frames,
+    ),
+    "cp2k_input": Reader(
+        "cp2k.read_input_cell",
+        seeds.text("w.inp", test_cp2k_trajectory.INPUT),
+        lambda folder: cp2k.read_input_cell(folder / "w.inp"),
     ),
     "cp2k_cells": Reader(
         "cp2k.read_cells", seeds.text("a.cell", seeds.CP2K_CELLS), lambda folder: cp2k.read_cells(folder / "a.cell")

@@ -21,6 +21,7 @@ from small_models import random_model
 from small_projwfc import write_run
 
 sys.path.append(str(Path(__file__).parents[1] / "io"))
+import test_cp2k_trajectory
 import test_cube
 import test_deepmd_data
 import test_espresso
@@ -123,6 +124,10 @@ def vasprun(folder):
 
 def outcar(folder):
     text("OUTCAR", small_vasp.outcar(small_vasp.example()))(folder)
+
+
+def cp2k_run(folder):
+    test_cp2k_trajectory.run(folder)
 
 
 def projected_run(folder):

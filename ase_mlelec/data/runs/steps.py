@@ -1,17 +1,19 @@
 """Runs of pw.x as data sets of energies, forces and stress, with all steps where a text has them."""
 
 import warnings
+from io import StringIO
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from ase.io import read
 
 from ase_mlelec.data.data_set import Frames
-from ase_mlelec.data.images import from_images, read_images
+from ase_mlelec.data.images import from_images
 from ase_mlelec.data.runs.find import PROJECTIONS, XML, program_of
 from ase_mlelec.io.espresso.common import EspressoError, find_file
-from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, read_pw
-from ase_mlelec.io.espresso.pw_text import MARK
+from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, PwResult, read_pw
+from ase_mlelec.io.espresso.pw_text import MARK, is_converged, parse_pw_text, whole_steps
 from ase_mlelec.io.text import read_text
 
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
@@ -31,8 +33,9 @@ def is_run(path: str | PathLike) -> bool:
 def read_run(path: str | PathLike) -> Frames:
     """Read Frames from a pw.x run, with energy, forces and virial as far as they were calculated.
 
-    The text output of a relaxation or of molecular dynamics gives all steps, provided that ASE and read_pw agree on the
-    last step. Otherwise, from XML, and with hybrid functionals, the result is the last step alone, with a warning.
+    The text output of a relaxation or of molecular dynamics gives all converged steps, of an interrupted run those that
+    were finished, provided that ASE and read_pw agree on the last step. Otherwise, from XML, and with hybrid functionals,
+    the result is the last step alone, with a warning.
 
     Raises
     ------
@@ -40,35 +43,45 @@ def read_run(path: str | PathLike) -> Frames:
         For errors of read_pw.
     """
     file = find_file(path, XML, WHAT_TO_GIVE)
-    last = read_pw(file).to_atoms()
     text = read_text(file, WHAT_TO_GIVE, EspressoError)
-    images, note = [last], None
-    if text.lstrip("\ufeff \n\t").startswith("<"):
+    is_xml, notes = text.lstrip("\ufeff \n\t").startswith("<"), []
+    part = text if is_xml else whole_steps(text)
+    last = (PwResult(**parse_pw_text(file, part)) if part != text else read_pw(file)).to_atoms()
+    images = [last]
+    if is_xml:
         n_steps = text.count("<step ")
     else:
-        marks = [mark.group(1) for mark in MARK.finditer(text)]
-        n_steps = marks.count("!!") or len(marks)
-        if n_steps > 1 and "!!" not in marks:
-            images = _steps(file, last) or images
-    if n_steps > 1 and len(images) == 1:
-        note = f"the last of {n_steps} steps alone is read"
+        marks = list(MARK.finditer(part))
+        kinds = [mark.group(1) for mark in marks]
+        n_steps = kinds.count("!!") or len(marks)
+        if n_steps > 1 and "!!" not in kinds:
+            converged = [is_converged(part, k) for k in range(n_steps)]
+            images = _steps(part, last, converged) or images
+            if not all(converged) and len(images) > 1:
+                notes.append(f"{converged.count(False)} of {n_steps} steps did not converge, and are left out")
+    if part != text:
+        notes.append(f"the run did not finish; of its {n_steps} whole steps {len(images)} are read")
+    elif n_steps > 1 and len(images) == 1:
+        notes.append(f"the last of {n_steps} steps alone is read" + is_xml * "; the text output has all")
     near = [] if file.name.startswith(XML) else [p for form in NEAR for p in file.parent.glob(f"{form}/{PROJECTIONS}")]
     if near:
-        more = f"bands projected on atoms lie in {near[0].parent}: give this folder to have spectra too"
-        note = f"{note}, and {more}" if note else more
-    if note:
-        warnings.warn(f"{file}: {note}", stacklevel=4)
+        notes.append(f"bands projected on atoms lie in {near[0].parent}: give this folder to have spectra too")
+    if notes:
+        warnings.warn(f"{file}: {'; '.join(notes)}", stacklevel=4)
     return from_images(images, name=file.parent.stem if file.name.startswith(XML) else file.stem)
 
 
-def _steps(path, last):
-    """Atoms of all steps as ASE reads them, with ``last`` as the last step; None where ASE's last step differs."""
+def _steps(text, last, converged):
+    """Atoms of the converged steps as ASE reads them, with ``last`` as the last; None where ASE's last step differs."""
     try:
-        images = [atoms for atoms in read_images(path) if "energy" in getattr(atoms.calc, "results", {})]
-    except ValueError:
+        found = read(StringIO(text), ":", format="espresso-out")
+    except Exception:  # ASE's readers raise errors of any type
         return None
-    if not images or len(images[-1]) != len(last):
+    images = [atoms for atoms in found if "energy" in getattr(atoms.calc, "results", {})]
+    if len(images) != len(converged) or len(images[-1]) != len(last):
         return None
     energy, other = (atoms.calc.results["energy"] for atoms in (images[-1], last))
     moved = np.abs(images[-1].positions - last.positions).max() + np.abs(images[-1].cell - last.cell).max()
-    return [*images[:-1], last] if abs(energy - other) < SAME_ENERGY and moved < SAME_PLACE else None
+    if abs(energy - other) > SAME_ENERGY or moved > SAME_PLACE:
+        return None
+    return [*(atoms for atoms, good in zip(images[:-1], converged) if good), last]

@@ -18,6 +18,7 @@ from ase_mlelec.io.espresso.common import (
     describe_no_number,
     element,
 )
+from ase_mlelec.io.text import fortran_floats
 
 # "!!" marks the energy of a hybrid functional with a converged exchange operator, "!" the energy of each step before
 MARK = re.compile(r"^(!{1,2})[ \t]+total energy[ \t]+=[ \t]*(\S*)[ \t]*(\S*)", re.MULTILINE)
@@ -61,6 +62,38 @@ def parse_pw_text(path: str | PathLike, text: str) -> dict:
         smearing_width=output.last(r"smearing, width \(Ry\)=") * units.RYDBERG if smearing else 0.0,
         n_electrons=output.last(r"number of electrons\s+="),
     )
+
+
+def whole_steps(text: str) -> str:
+    """Text of an interrupted relaxation or MD run up to the end of its last whole step; others unchanged."""
+    marks = list(MARK.finditer(text))
+    if "JOB DONE." in text or "Forces acting on atoms" not in text:
+        return text
+    for mark in reversed(marks):
+        following = BLOCK.search(text, mark.end())  # the structure of the step after
+        if following and "Forces acting on atoms" in text[mark.end() : following.start()]:
+            return f"{text[: following.start()]}\n   JOB DONE.\n"
+    return text
+
+
+def is_converged(text: str, k: int) -> bool:
+    """Whether the self-consistent calculation of the step ``k`` of a relaxation or MD run converged."""
+    mark = list(MARK.finditer(text))[k]
+    before = [block.start() for block in BLOCK.finditer(text, 0, mark.start())]
+    following = BLOCK.search(text, mark.end())
+    step = text[max(before, default=0) : following.start() if following else len(text)]
+    accuracy = re.compile(r"estimated scf accuracy\s+<\s*(\S+)").search(text, mark.end())
+    threshold = re.search(r"scf convergence threshold\s+=\s*(\S+)", text)
+    if "convergence NOT achieved" in step or accuracy is None or threshold is None:
+        return "convergence NOT achieved" not in step
+    return _number_of(accuracy[1]) <= LOOSE * max(_number_of(threshold[1]), 1e-8)
+
+
+def _number_of(word):
+    try:
+        return float(fortran_floats(word)[0])
+    except ValueError:  # stars: it is large
+        return np.inf
 
 
 class _Output:
