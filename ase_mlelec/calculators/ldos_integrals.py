@@ -9,6 +9,7 @@ from ase.calculators.calculator import CalculatorSetupError, InputError
 from torch import Tensor
 
 from ase_mlelec.calculators.extrapolation import NEIGHBORS
+from ase_mlelec.calculators.ldos_points import KeptPoints, StreamedPoints
 from ase_mlelec.calculators.potential import potential_results
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.spectrum import LDOSHead
@@ -17,8 +18,6 @@ from ase_mlelec.physics.ldos_functional import Ions, free_energy
 from ase_mlelec.safety import RepulsiveCore
 from ase_mlelec.system import System
 
-CHUNK = 2**16  # grid points that are converted to float64 at a time
-
 
 class LDOSIntegrals:
     """Terms of the total free energy A as functions of the coordinates of the LDOS, the positions and the cell.
@@ -26,8 +25,8 @@ class LDOSIntegrals:
     Parameters
     ----------
     head : LDOSHead
-    coordinates : Tensor [G, K]
-        Coordinates of the LDOS at the points of the grid, see LDOSHead.coordinates.
+    points : KeptPoints or StreamedPoints
+        The LDOS at the points of the grid.
     mean : Tensor [K], float64
         Mean of the coordinates over the grid.
     shape : (G1, G2, G3)
@@ -56,7 +55,7 @@ class LDOSIntegrals:
         self,
         head: LDOSHead,
         *,
-        coordinates: Tensor,
+        points: KeptPoints | StreamedPoints,
         mean: Tensor,
         shape: tuple[int, int, int],
         system: System,
@@ -67,10 +66,11 @@ class LDOSIntegrals:
     ) -> None:
         device = system.positions.device
         like: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        self.n_points, self.dtype = len(coordinates), coordinates.dtype
+        self.n_points, self.dtype = points.n_points, points.dtype
         self.matrix, offset = head.basis()
         self.mean = (mean @ self.matrix + offset).requires_grad_(True)  # [S], 1/(eV Å^3)
-        self.shift = torch.zeros(shape, **like, requires_grad=True)  # its gradient: derivative by the density
+        if torch.is_grad_enabled():
+            self.shift = torch.zeros(shape, **like, requires_grad=True)  # its gradient: derivative by the density
         self.positions = system.positions.to(**like).clone().requires_grad_(True)
         self.cell = system.cell[0].to(**like).clone().requires_grad_(True)
         ions = Ions.described(metadata, symbols, self.positions, self.cell)
@@ -78,9 +78,9 @@ class LDOSIntegrals:
         energies, zero = head.energies.to(device), head.zero.level(symbols, volume)
 
         def density(weights):
-            self.weights, projector = weights, self.matrix @ weights
-            valence = torch.cat([part.double() @ projector for part in coordinates.split(CHUNK)])
-            return (valence + offset @ weights).reshape(shape) + self.shift
+            self.weights = weights
+            valence = points.weighted(weights).reshape(shape)
+            return valence + self.shift if torch.is_grad_enabled() else valence
 
         self.dos = self.mean * volume
         mu = None if fermi_level is None else torch.tensor(float(fermi_level), **like) - zero

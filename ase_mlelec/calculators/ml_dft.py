@@ -1,11 +1,9 @@
 """Calculator of the total free energy, forces and stress from the local density of states on a grid."""
 
-import copy
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from ase.spectrum.doscollection import GridDOSCollection
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from ase_mlelec import processes
 from ase_mlelec.calculators.base import MLElecCalculator, ModelLike
 from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.ldos_integrals import (
@@ -28,6 +27,8 @@ from ase_mlelec.calculators.ldos_integrals import (
     repulsion,
     slopes_through,
 )
+from ase_mlelec.calculators.ldos_points import GridLDOS
+from ase_mlelec.calculators.ldos_prediction import PredictsLDOS
 from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.calculators.uncertainty import N_MEMBERS
@@ -37,18 +38,18 @@ from ase_mlelec.system import System
 from ase_mlelec.threads import map_chunks
 
 OWN_PROPERTIES = ["energy", "free_energy", "forces", "stress"]
-KEPT = 2**26  # numbers; larger fingerprints are not kept but evaluated again for the forces, to save memory
 MOST_POINTS = 10**6  # grid points per atom; crystals have 50 to 1000
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
-class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
+class MLDFTCalculator(HasElectronicTemperature, PredictsLDOS):
     """Calculator of the total (Mermin) free energy A of electrons and ions from the local density of states (LDOS).
 
     Forces and stress are exact derivatives of A. The grid spacing is that of the training data, as nearly as whole
     numbers of points allow. The memory per grid point and member of a committee is as many numbers as the last hidden
-    layer has (or the LDOS, where it is narrower), in the precision of the model; the energy terms take a few dozen
-    numbers per grid point more.
+    layer has (or the LDOS, where it is narrower), in the precision of the model. Where these are more than 2^29 numbers
+    in all, only about six numbers per grid point are kept; another temperature, and forces, then evaluate the grid again.
+    Forces and stress take a few dozen numbers per grid point more.
 
     Fingerprints, nets and energies are evaluated in float64, whatever the precision of the model, because the whitening
     of the fingerprints enlarges small differences: in float32 the energy of four atoms jumped by 2e-6 eV between two
@@ -127,7 +128,9 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
 
     def _drop_electronic(self):
         """Drop the results that depend on temperature or Fermi level."""
-        kept = {key: self._extra[key] for key in ("coordinates", "means", "features") if key in self._extra}
+        kept = {
+            key: self._extra[key] for key in ("coordinates", "means", "features", "own", "world") if key in self._extra
+        }
         self.results, self._extra, self._uncertainty = {}, kept, {}
 
     @property
@@ -167,6 +170,9 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
     def get_ldos(self, atoms: Atoms | None = None) -> NDArray:
         """Return the local density of states, array [G1, G2, G3, S], 1/(eV Å^3)."""
         self._predict(atoms)
+        if "coordinates" not in self._extra or processes.world() > 1:
+            ldos = GridLDOS(self.models, self._structure(), self.grid(), self.dtype).ldos()
+            return ldos.cpu().numpy().reshape(*self.grid(), -1)
         total: Any = None
         for model, coordinates in zip(self.models, self._extra["coordinates"]):
             matrix, offset = (tensor.to(self.dtype) for tensor in model.heads["ldos"].basis())
@@ -200,10 +206,8 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         if temperature is None or self._fixed_mu is not None:
             return found
         check_temperature(temperature)
-        counts = self.metadata["valence_electrons"]
-        n_electrons = sum(float(counts[symbol]) for symbol in self.atoms.get_chemical_symbols())
         mu = [
-            fermi.fermi_level(self.relative_energies, dos, n_electrons, float(temperature))
+            fermi.fermi_level(self.relative_energies, dos, self._n_electrons(), float(temperature))
             for dos in self._extra["member_dos"]
         ]
         return float(np.mean(mu)) + self.get_energy_zero()
@@ -268,41 +272,6 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         of_positions, of_strain = torch.autograd.grad(value, (positions, strain))
         return of_positions, of_strain[0]
 
-    def _predict(self, atoms=None):
-        """Coordinates [G, K] of the LDOS of every member, and their means over the grid [K].
-
-        Fingerprints are evaluated piece by piece. Coordinates and means are evaluated in float64; the coordinates are
-        kept in the precision of the model.
-        """
-        self._present(atoms)
-        if "coordinates" in self._extra:
-            return
-        system, shape = self._structure(), self.grid()
-        heads = [copy.deepcopy(model.heads["ldos"]).double() for model in self.models]
-        descriptor, kept, shared = self.models[0].descriptor, [], self._extra.get("features", [])
-        size, like = int(np.prod(shape)), {"dtype": self.dtype, "device": self.device}
-        bases = [head.basis() for head in heads]
-        coordinates = [torch.empty(size, len(matrix), **like) for matrix, _ in bases]
-        means = [torch.zeros(len(matrix), dtype=torch.float64, device=self.device) for matrix, _ in bases]
-        keeps = size * descriptor.n_features <= KEPT
-
-        @torch.no_grad()
-        def evaluated(piece):
-            chunk, known = piece
-            features = descriptor.of_chunk(system, chunk) if known is None else known.double()
-            parts = [head.coordinates(features) for head in heads]
-            for part, whole in zip(parts, coordinates):
-                whole[chunk.indices] = part.to(self.dtype)
-            return features.to(self.dtype) if keeps else None, [part.sum(dim=0) for part in parts]
-
-        chunks = zip_longest(descriptor.grid_chunks(system, shape), shared)
-        for features, sums in map_chunks(evaluated, chunks, device=self.device):
-            kept += [features] if keeps else []
-            means = [mean + part / size for mean, part in zip(means, sums)]
-        if not all(bool((m @ matrix + offset).isfinite().all()) for m, (matrix, offset) in zip(means, bases)):
-            raise CalculationFailed("the model gave an LDOS that is not finite; check structure and model")
-        self._extra.update(coordinates=coordinates, means=means, features=kept)
-
     def _integrate(self, atoms=None):
         """Terms, DOS and density of the present atoms at the present temperature."""
         self._predict(atoms)
@@ -317,7 +286,8 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
             columns["total"] = np.add(columns["total"], columns["repulsion"]).tolist()
         self._extra["terms"] = {name: float(np.mean(values)) for name, values in columns.items()}
         spectra = {name: [getattr(member, name).cpu().numpy() for member in members] for name in ("dos", "density")}
-        self._extra.update({name: np.mean(values, axis=0) for name, values in spectra.items()})
+        # a single density is not copied: it may be large
+        self._extra |= {name: v[0] if len(v) == 1 else np.mean(v, axis=0) for name, v in spectra.items()}
         self._extra["member_dos"] = spectra["dos"]
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
@@ -328,9 +298,9 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
 
     def _shared(self, n=1):
         """As in the base class, with fingerprints, and with coordinates of the LDOS for n models of one descriptor."""
-        names = ["geometry", "measured", "close", "features"]
+        names = ["geometry", "measured", "close", "features", "own", "world"]
         extra = {key: self._extra[key] for key in names if key in self._extra}
-        if self.models[0].heads["ldos"].is_low_rank():
+        if self.models[0].heads["ldos"].is_low_rank() and "coordinates" in self._extra:
             extra |= {key: n * self._extra[key] for key in ("coordinates", "means")}
         return {"_extra": extra}
 
@@ -357,11 +327,11 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
 
     def _integrals(self):
         """Iterate over the members, each as LDOSIntegrals."""
-        for model, coordinates, mean in zip(self.models, self._extra["coordinates"], self._extra["means"]):
+        for model, points, mean in zip(self.models, self._points(), self._extra["means"]):
             try:
                 yield LDOSIntegrals(
                     model.heads["ldos"],
-                    coordinates=coordinates,
+                    points=points,
                     mean=mean,
                     shape=self.grid(),
                     system=self._structure(),
@@ -379,16 +349,20 @@ class MLDFTCalculator(HasElectronicTemperature, MLElecCalculator):
         gradients = [member.gradients() for member in self._integrals()]
         positions, cell = system.positions.requires_grad_(True), system.cell.requires_grad_(True)
         descriptor, heads = self.models[0].descriptor, [model.heads["ldos"] for model in self.models]
+        grid = GridLDOS(self.models, system, shape, self.dtype)
 
         def slopes(piece):
             features = descriptor.of_chunk(system, piece[0], self.dtype, piece[1])
             return slopes_through(heads, features, gradients, piece[0].indices, (positions, cell))
 
-        chunks = zip_longest(descriptor.grid_chunks(system, shape), self._extra["features"])
+        for g in gradients if processes.rank() else ():  # the first process adds what all of them have
+            g |= {name: torch.zeros_like(g[name]) for name in ("positions", "cell")}
+        chunks = grid.chunks(self._extra.get("features", []))
         for found in map_chunks(slopes, chunks, device=self.device):
             for g, (of_positions, of_cell) in zip(gradients, found):
                 g["positions"] = g["positions"] + of_positions
                 g["cell"] = g["cell"] + of_cell[0]
+        processes.sum_up(*(g[name] for g in gradients for name in ("positions", "cell")))
         forces, stresses = [], []
         for g in gradients:
             gradient, strain = self._undo(g["positions"], g["cell"])

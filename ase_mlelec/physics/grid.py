@@ -66,10 +66,14 @@ def _odd_frequencies(shape, like):
     return [torch.where(2 * k.abs() == n, 0.0, k) for k, n in zip(_frequencies(shape, like), shape)]
 
 
-def squared_wave_vectors(shape: Sequence[int], cell: Tensor) -> Tensor:
-    """Symbol of minus the Laplacian, G², on the half spectrum: Tensor [G1, G2, G3//2 + 1], 1/Å^2."""
+def squared_wave_vectors(shape: Sequence[int], cell: Tensor, *, second: slice = slice(None)) -> Tensor:
+    """Symbol of minus the Laplacian, G², on the half spectrum: Tensor [G1, G2, G3//2 + 1], 1/Å^2.
+
+    ``second`` is a part of the second axis.
+    """
     metric = reciprocal_cell(cell) @ reciprocal_cell(cell).T
     even, odd = list(_frequencies(shape, cell)), _odd_frequencies(shape, cell)
+    even[1], odd[1] = even[1][:, second], odd[1][:, second]
     squares = sum(even[i] ** 2 * metric[i, i] for i in range(3))
     return squares + 2 * sum(odd[i] * odd[j] * metric[i, j] for i, j in ((0, 1), (0, 2), (1, 2)))
 

@@ -18,7 +18,7 @@ from small_ldos import CORE, ENERGIES, SPACING, TEMPERATURE, VALENCE, random_ldo
 from small_models import random_model
 
 from ase_mlelec import DeepPotCalculator, MLDFTCalculator, load_model
-from ase_mlelec.calculators import ml_dft
+from ase_mlelec.calculators import ldos_prediction
 from ase_mlelec.descriptors import bispectrum
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import EnergyZero, LDOSHead
@@ -806,7 +806,7 @@ def test_fingerprints_that_are_not_kept(monkeypatch, dtype):
     """Grids too large to keep them have the same forces and stress, from a second evaluation."""
     models = [random_ldos_model(seed) for seed in range(2)]
     wanted = results(calculator(models, dtype=dtype), oxide(), ("forces", "stress"))
-    monkeypatch.setattr(ml_dft, "KEPT", 0)
+    monkeypatch.setattr(ldos_prediction, "KEPT", 0)
     calc = calculator(models, dtype=dtype)
     for name, value in results(calc, oxide(), ("forces", "stress")).items():
         assert_close(value, wanted[name], {"float32": 1e-4, "float64": 1e-12}[dtype], name)

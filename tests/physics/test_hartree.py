@@ -144,3 +144,17 @@ def test_errors(density, cell, message):
     for function in (hartree.energy, hartree.potential):
         with pytest.raises(ValueError, match=message):
             function(density, cell)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4), (5, 8, 7), (1, 3, 6)])
+def test_large_grids_are_summed_in_slabs(shape, monkeypatch):
+    """With no more memory than the half spectrum; skewed cells, even and odd numbers of points."""
+    rng = np.random.default_rng(0)
+    density, cell = rng.uniform(0, 1, shape), np.diag([3.0, 3.5, 4.0]) + rng.uniform(-0.5, 0.5, (3, 3))
+    wanted = hartree.energy(density, cell)
+    calls, former = [], hartree._sum_in_slabs
+    monkeypatch.setattr(hartree, "_sum_in_slabs", lambda *given: calls.append(1) or former(*given))
+    for size in (1, 2 * shape[0] * (shape[2] // 2 + 1)):
+        monkeypatch.setattr(hartree, "SLAB", size)
+        assert hartree.energy(density, cell) == pytest.approx(wanted, rel=1e-13)
+    assert len(calls) == 2

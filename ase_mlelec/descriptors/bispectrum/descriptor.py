@@ -191,15 +191,19 @@ class Bispectrum(Descriptor):
             return components
         return torch.cat([components, radial_sums(vec, kind, self.shells.cutoffs, self.n_radial)], dim=1)
 
-    def grid_chunks(self, system: System, shape: Sequence[int]) -> Iterator[GridChunk]:
+    def grid_chunks(
+        self, system: System, shape: Sequence[int], *, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[GridChunk]:
         """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3).
+
+        With ``share`` = (k, n) it is the share of process k of n.
 
         Raises
         ------
         InputError
             Unless the cell is periodic in three directions.
         """
-        return grid_chunks(system, shape, self.cutoff)
+        return grid_chunks(system, shape, self.cutoff, share=share)
 
     def of_chunk(
         self, system: System, chunk: GridChunk, dtype: torch.dtype | None = None, known: Tensor | None = None

@@ -42,9 +42,11 @@ class GridChunk:
     shift: torch.Tensor
 
 
-def grid_chunks(system: System, shape: Sequence[int], cutoff: float) -> Iterator:
+def grid_chunks(system: System, shape: Sequence[int], cutoff: float, *, share: tuple[int, int] = (0, 1)) -> Iterator:
     """Iterator of GridChunk over all points (i/G1, k/G2, l/G3) of a grid of ``shape`` = (G1, G2, G3), with the atoms
     within ``cutoff``, Å.
+
+    With ``share`` = (k, n) it is every n-th brick of points, from the k-th, for process k of n.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def grid_chunks(system: System, shape: Sequence[int], cutoff: float) -> Iterator
         Unless the cell is periodic in three directions.
     """
     shape = check_grid(system, shape)
-    bricks = _bricks(system.cell[0].detach().double().cpu().numpy(), shape)
+    bricks = islice(_bricks(system.cell[0].detach().double().cpu().numpy(), shape), share[0], None, share[1])
     while batch := list(islice(bricks, BRICKS_AT_ONCE)):
         yield from _chunks_of(system, shape, batch, cutoff)
 

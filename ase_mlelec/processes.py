@@ -1,0 +1,89 @@
+"""Several processes that share the work of one program, as ``torchrun`` starts them.
+
+Every process runs the whole program and makes the same decisions; only the work inside ``together()`` is shared::
+
+    # torchrun --nproc-per-node 2 script.py
+    with together():
+        energy = atoms.get_potential_energy()      # grids of MLDFTCalculator; evaluate(...); training
+
+Each process takes every n-th piece of work, and sums over all pieces are exchanged, so that all processes have all
+results. Files are written by the first process alone. Outside ``together()``, or without torchrun, nothing is shared.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+_shared = {"rank": 0, "world": 1}
+
+
+def rank() -> int:
+    """Number of this process among those that share the work, from 0."""
+    return _shared["rank"]
+
+
+def world() -> int:
+    """How many processes share the work."""
+    return _shared["world"]
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Context in which the processes that torchrun started share work; alone, nothing changes.
+
+    They exchange tensors by gloo, and those on GPUs by nccl. Every process must do the same in the same order.
+    """
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    if n < 2 or world() > 1:
+        yield
+        return
+    own = not torch.distributed.is_initialized()
+    if own:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    _shared.update(rank=torch.distributed.get_rank(), world=n)
+    try:
+        yield
+    finally:
+        _shared.update(rank=0, world=1)
+        if own:
+            torch.distributed.destroy_process_group()
+
+
+def mine(items: Iterable[Item]) -> Iterator[Item]:
+    """Iterate over every n-th item, the share of this process."""
+    return (item for k, item in enumerate(items) if k % world() == rank())
+
+
+def sum_up(*tensors: Tensor) -> None:
+    """Replace tensors of equal shape in all processes by their sums, in place; the same bits in all processes."""
+    if world() > 1:
+        for tensor in tensors:
+            torch.distributed.all_reduce(tensor)
+
+
+def gathered(value: Any) -> list:
+    """Values of all processes, list by rank, of what can be pickled."""
+    if world() == 1:
+        return [value]
+    found: list = [None] * world()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def of_first(value: Item) -> Item:
+    """Value of the first process, in all processes."""
+    return gathered(value)[0]
+
+
+def in_turn(values: Sequence[Item]) -> list[Item]:
+    """Results for ``mine(items)`` of all processes, in the order of the items."""
+    parts = gathered(list(values))
+    return [part[k] for k in range(len(parts[0])) for part in parts if k < len(part)]

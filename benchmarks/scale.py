@@ -1,0 +1,214 @@
+"""Cost and memory of large systems: energies and DOS to 100,000 atoms, ML-DFT of 131,072 atoms, 100,000 functions.
+
+    python benchmarks/scale.py                       # all, about half an hour on one core
+    python benchmarks/scale.py --only ldos terms     # some parts; the others stay as in scale.json
+
+Each measurement runs in a process of its own, whose peak memory is stated.  Writes scale.json, SCALE.md and scale.png.
+"""
+
+import argparse
+import copy
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.build import bulk, graphene
+from hashes import models_line
+
+from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, WannierTBCalculator, load_model
+from ase_mlelec.analysis.plots import COLORS
+from ase_mlelec.calculators import ldos_prediction
+from ase_mlelec.calculators.ldos_points import spectra_near
+from ase_mlelec.physics import ewald, hartree, xc
+from ase_mlelec.structures.twist import commensurate, twisted_bilayer
+
+HERE = Path(__file__).parent
+SIDE = 32  # fcc cells of four atoms along each side: 131,072 atoms
+SLICE = 100_000  # grid points of the slice
+SILICON = (5, 8, 13, 23)  # cells of eight atoms along each side
+MOS2 = (((15, 0), (14, 1)), ((21, 0), (20, 1)), ((29, 0), (28, 1)))
+GRAPHENE = ((7, 1), (16, 1), (31, 1))  # 676 to 11,908 atoms
+MOMENTS, VECTORS = 256, 4
+GOAL = 100_000  # functions
+
+
+class Clock(dict):
+    """Processor seconds by name."""
+
+    def __call__(self, name, function, *arguments, **options):
+        start = time.process_time()
+        result = function(*arguments, **options)
+        self[name] = self.get(name, 0.0) + time.process_time() - start
+        return result
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def aluminium(side):
+    atoms = bulk("Al", a=4.05, cubic=True) * (side, side, side)
+    atoms.rattle(0.1, seed=0)
+    return atoms
+
+
+def energy(side):
+    """Energy, forces and density of states of silicon, after a small cell that loads what is needed."""
+    clock = Clock()
+    for n in (2, int(side)):
+        atoms, calc = bulk("Si", cubic=True) * (n, n, n), DeepDOSCalculator("si", device="cpu")
+        atoms.rattle(0.05, seed=0)
+        clock.clear()
+        clock("energy and forces", calc.get_property, "forces", atoms)
+        clock("density of states", calc.get_total_dos, atoms)
+        clock("Fermi level", calc.get_fermi_level, atoms=atoms)
+    return {"atoms": len(atoms), "seconds": clock, "GB": peak()}
+
+
+@torch.no_grad()
+def ldos(side):
+    """What is done point by point, on a slice of the grid of the whole cell; what is done once, whole."""
+    model, clock, atoms = load_model("al"), Clock(), aluminium(int(side))
+    shape = (round(4.05 * int(side) / model.metadata["grid_spacing_A"]),) * 3
+    calc = MLDFTCalculator(model, device="cpu", on_extrapolation="ignore")
+    clock("neighbors of atoms", calc._present, atoms)
+    system = clock("neighbors of atoms", calc._structure)
+    descriptor = calc.models[0].descriptor
+    head = copy.deepcopy(calc.models[0].heads["ldos"]).double()
+    spectra = spectra_near(head.energies, torch.tensor(7.8, dtype=torch.float64), torch.tensor(298.0))
+    matrix, offset = head.basis()
+    chunks, total, points, searched = descriptor.grid_chunks(system, shape), 0.0, 0, 0
+    while points < SLICE:
+        # the first chunk of many comes after their search of neighbors
+        name = "search of neighbors" if points == 0 else "chunks"
+        chunk = clock(name, next, chunks)
+        features = clock("fingerprints", descriptor.of_chunk, system, chunk)
+        part = clock("net", head.coordinates, features)
+        clock("projections", lambda part: part @ (matrix @ spectra) + offset @ spectra, part)
+        total, points = total + clock("projections", part.sum, dim=0), points + len(features)
+    from ase_mlelec.descriptors.bispectrum import grid as bricks
+
+    searched = bricks.BRICKS_AT_ONCE * bricks.BRICK_EDGE**3 / (4.05 * int(side)) ** 3 * np.prod(shape)
+    return {
+        "atoms": len(atoms),
+        "points": int(np.prod(shape)),
+        "slice": points,
+        "searched": min(float(searched), float(np.prod(shape))),
+        "projections": spectra.shape[1],
+        "seconds": clock,
+        "GB": peak(),
+    }
+
+
+@torch.no_grad()
+def terms(side):
+    """Terms of the free energy that need the whole density, on a density of the right size."""
+    atoms, clock = aluminium(int(side)), Clock()
+    n = round(4.05 * int(side) / load_model("al").metadata["grid_spacing_A"])
+    cell, positions = torch.tensor(atoms.cell.array), torch.tensor(atoms.positions)
+    x = torch.cos(torch.arange(n, dtype=torch.float64) * (2 * np.pi * int(side) / n))
+    density = 0.18 + 0.03 * x[:, None, None] * x[:, None] * x
+    clock("Hartree energy", hartree.energy, density, cell)
+    clock("exchange-correlation", xc.energies, density, cell, xc="lda_pz")
+    most = peak()
+    del density
+    clock("ion-ion energy", ewald.energy, positions, torch.full((len(atoms),), 3.0, dtype=torch.float64), cell)
+    return {"atoms": len(atoms), "points": n**3, "seconds": clock, "GB of the grid": most, "GB": peak()}
+
+
+def streamed(side, streams):
+    """A whole energy on a small cell, with the LDOS kept or streamed."""
+    ldos_prediction.MOST_COORDINATES = 0 if int(streams) else 2**62
+    atoms, clock = aluminium(int(side)), Clock()
+    calc, before = MLDFTCalculator("al", device="cpu", on_extrapolation="ignore"), peak()
+    clock("total free energy", calc.get_terms, atoms)
+    found = {name: value / len(atoms) for name, value in calc.get_terms().items() if name != "fermi_level"}
+    level = calc.get_fermi_level()
+    return {
+        "atoms": len(atoms),
+        "points": int(np.prod(calc.grid())),
+        "energy": found["total"],
+        "fermi_level": level,
+        "seconds": clock,
+        "GB before": before,
+        "GB": peak(),
+    }
+
+
+def hamiltonian(kind, *cell):
+    """Sparse Hamiltonian of a twisted bilayer and its density of states from a few moments."""
+    clock = Clock()
+    if kind == "mos2":
+        from tight_binding import twisted_mos2
+
+        a, b, c, d = map(int, cell)
+        atoms, twist = twisted_mos2((a, b), (c, d))
+    else:
+        m, r = map(int, cell)
+        atoms, twist = twisted_bilayer(graphene(a=2.46), graphene(a=2.46), commensurate(m, r), 3.35)
+    calc = WannierTBCalculator(kind, device="cpu", on_extrapolation="ignore")
+    found = clock("Hamiltonian", calc.get_hamiltonian, atoms)
+    matrix = clock("H(k)", found.bloch.sparse, (0, 0, 0))
+    grid = np.linspace(-20, 10, 6001)
+    clock("density of states", found.kernel_polynomial_dos, grid, n_moments=MOMENTS, n_vectors=VECTORS)
+    return {
+        "angle": twist.angle,
+        "atoms": len(atoms),
+        "functions": found.size,
+        "elements per function": matrix.nnz / found.size,
+        "seconds": clock,
+        "GB": peak(),
+    }
+
+
+PARTS = {
+    "energy": [(energy, n) for n in SILICON],
+    "ldos": [(ldos, SIDE)],
+    "terms": [(terms, SIDE)],
+    "streamed": [(streamed, 2, 0), (streamed, 2, 1)],
+    "mos2": [(hamiltonian, "mos2", *a, *b) for a, b in MOS2],
+    "graphene": [(hamiltonian, "graphene", *pair) for pair in GRAPHENE],
+}
+
+
+def alone(function, *arguments):
+    """The result of a function in a process of its own, with the load of the machine at its start."""
+    load = os.getloadavg()[0]
+    command = [sys.executable, __file__, "--child", function.__name__, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        sys.exit(done.returncode)
+    found = json.loads(done.stdout.splitlines()[-1]) | {"load": load}
+    print(function.__name__, *arguments, json.dumps(found), flush=True)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=[*PARTS, []], help="parts to measure; none: only write the table")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        torch.set_num_threads(1)
+        name, *rest = arguments.child
+        print(json.dumps(globals()[name](*rest)))
+        return
+    path = HERE / "scale.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for part in PARTS if arguments.only is None else arguments.only:
+        results[part] = [alone(*each) for each in PARTS[part]]
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    from scale_report import picture, report
+
+    (HERE / "SCALE.md").write_text(report(results, models_line("al", "si", "mos2", "graphene")), encoding="utf-8")
+    picture(results, HERE / "scale.png", COLORS)
+
+
+if __name__ == "__main__":
+    main()
