@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from ase_mlelec import processes
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -23,7 +25,8 @@ def replacing(path: str | PathLike) -> Iterator:
     """Context with the path of a temporary file, which replaces ``path`` at the end unless an error was raised.
 
     An interrupted program leaves the old file unchanged, and a reader never sees a part of the new file. The new file is
-    on the disk before it replaces the old one, so that one of the two survives a power failure.
+    on the disk before it replaces the old one, so that one of the two survives a power failure. Of processes that work
+    together (see ase_mlelec.processes) the first alone replaces the file.
     """
     path = Path(os.path.realpath(path))  # keeps a link and replaces its target
     partial = path.with_name(f".{os.getpid()}.part.{path.name}")
@@ -31,7 +34,8 @@ def replacing(path: str | PathLike) -> Iterator:
         yield partial
         with open(partial, "r+b") as file:
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        if processes.rank() == 0:
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

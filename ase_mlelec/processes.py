@@ -13,10 +13,10 @@ results. Files are written by the first process alone. Outside ``together()``, o
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Item = TypeVar("Item")
 
@@ -43,6 +43,8 @@ def together() -> Iterator[None]:
     if n < 2 or world() > 1:
         yield
         return
+    import torch  # here: commands that write files need not load it
+
     own = not torch.distributed.is_initialized()
     if own:
         if torch.cuda.is_available():
@@ -62,9 +64,11 @@ def mine(items: Iterable[Item]) -> Iterator[Item]:
     return (item for k, item in enumerate(items) if k % world() == rank())
 
 
-def sum_up(*tensors: Tensor) -> None:
+def sum_up(*tensors: "Tensor") -> None:
     """Replace tensors of equal shape in all processes by their sums, in place; the same bits in all processes."""
     if world() > 1:
+        import torch
+
         for tensor in tensors:
             torch.distributed.all_reduce(tensor)
 
@@ -73,6 +77,8 @@ def gathered(value: Any) -> list:
     """Values of all processes, list by rank, of what can be pickled."""
     if world() == 1:
         return [value]
+    import torch
+
     found: list = [None] * world()
     torch.distributed.all_gather_object(found, value)
     return found
@@ -87,3 +93,51 @@ def in_turn(values: Sequence[Item]) -> list[Item]:
     """Results for ``mine(items)`` of all processes, in the order of the items."""
     parts = gathered(list(values))
     return [part[k] for k in range(len(parts[0])) for part in parts if k < len(part)]
+
+
+def summed(state: Any) -> Any:
+    """Sums over all processes of the numbers and tensors of nested dicts and lists, which may lack entries.
+
+    A tensor without elements stands for zeros.
+    """
+    if world() == 1:
+        return state
+    import torch
+
+    own = dict(_flat(state))
+    places: dict[tuple, Any] = {}
+    for part in gathered({place: _kind(value) for place, value in own.items()}):
+        places |= {place: kind for place, kind in part.items() if places.get(place) is None or 0 not in kind[0]}
+    for place, kind in places.items():
+        value = own.get(place)
+        if kind is None:
+            own[place] = sum(gathered(0 if value is None else value))
+            continue
+        empty = value is None or not value.numel()
+        own[place] = torch.zeros(kind[0], dtype=kind[1]) if empty else value.clone()
+        sum_up(own[place])
+    return _nested({place: own[place] for place in places})
+
+
+def _flat(state, place=()):
+    """Pairs of the place and the value of every number and tensor; places in lists are numbers."""
+    if isinstance(state, (dict, list)):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _flat(value, (*place, key))
+    else:
+        yield place, state
+
+
+def _kind(value):
+    return (tuple(value.shape), value.dtype) if hasattr(value, "numel") else None
+
+
+def _nested(flat):
+    """The state of which ``flat`` has the numbers and tensors."""
+    if () in flat:
+        return flat[()]
+    parts: dict = {}
+    for (key, *rest), value in flat.items():
+        parts.setdefault(key, {})[tuple(rest)] = value
+    found = {key: _nested(part) for key, part in parts.items()}
+    return [found[k] for k in sorted(found)] if all(isinstance(key, int) for key in found) and found else found

@@ -22,7 +22,7 @@ BELOW = {
     "former_names": set(),
     "deprecated": set(),
     "units": set(),
-    "atomic_write": set(),
+    "atomic_write": {"processes"},
     "shipped": set(),
     "nets": set(),
     "processes": set(),

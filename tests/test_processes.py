@@ -3,12 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from ase.stress import voigt_6_to_full_3x3_stress
 from small_ldos import random_ldos_model
+from small_models import random_model, seeded
 from torchrun import together
 
-from ase_mlelec import MLDFTCalculator, processes
+from ase_mlelec import DeepPotCalculator, MLDFTCalculator, evaluate, processes
 from ase_mlelec.calculators import ldos_prediction
+from ase_mlelec.data.frames import Frame, Frames
+from ase_mlelec.descriptors import ACE
+from ase_mlelec.descriptors.ace import Order
+from ase_mlelec.edges import Edges
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.model import Model
+from ase_mlelec.system import System
 from ase_mlelec.testing import assert_close, random_atoms
+from ase_mlelec.train.fit import fit
+from ase_mlelec.train.linear_energy import fit_linear
+from ase_mlelec.train.losses import EnergyLoss
 
 
 def exchanged():
@@ -82,3 +94,119 @@ def test_shares_do_not_outlive_the_shared_work():
     wanted = inside_and_outside()
     for found in together(inside_and_outside):
         assert found == pytest.approx(wanted, rel=1e-12)
+
+
+def nested(rank):
+    whole = torch.full((2, 3), 1.0 + rank)
+    return {
+        "parts": [{"normal": whole if rank else torch.zeros(0, 0)}, {"normal": whole}],
+        "squares": {"energy": 1.5} | ({"forces": 2.0} if rank else {}),
+        "count": 3,
+    }
+
+
+def sums_of_nested():
+    return processes.summed(nested(processes.rank()))
+
+
+@pytest.mark.slow
+def test_sums_of_what_some_processes_lack():
+    for found in together(sums_of_nested):
+        assert found["squares"] == {"energy": 3.0, "forces": 2.0} and found["count"] == 6
+        assert torch.equal(found["parts"][0]["normal"], torch.full((2, 3), 2.0))
+        assert torch.equal(found["parts"][1]["normal"], torch.full((2, 3), 3.0))
+
+
+def evaluated(folder):
+    """Rows of structures of different sizes, in memory, in a file, and in that file after an interruption."""
+    images = [random_atoms(f"Si{k}O{k}", cell=np.eye(3) * 6.0, seed=k) for k in (1, 3, 2, 4, 2)]
+    calc = DeepPotCalculator(random_model(), device="cpu")
+    quantities, path = ["energy", "forces", "volume"], f"{folder}/rows.h5"
+    inside = evaluate(calc, images, quantities, batch_size=2, progress=False)
+    evaluate(calc, images[:3], quantities, batch_size=2, out=path, progress=False)
+    stored = evaluate(calc, images, quantities, batch_size=2, out=path, progress=False)
+    return [{name: np.array(rows[name]) for name in quantities} for rows in (inside, stored)]
+
+
+@pytest.mark.slow
+def test_evaluate(tmp_path):
+    """The same bits, as every batch is evaluated as by one process."""
+    (tmp_path / "one").mkdir()
+    wanted = evaluated(tmp_path / "one")
+    for found in together(evaluated, tmp_path):
+        for rows, as_one in zip(found, wanted, strict=True):
+            for name, value in as_one.items():
+                np.testing.assert_array_equal(rows[name], value)
+
+
+def frames_with_labels(n=7):
+    """Frames of two sizes, of which some lack forces or virials."""
+    truth, frames = random_model(3), []
+    for k in range(n):
+        atoms = random_atoms("Si2O2" if k % 3 else "Si4O4", cell=np.eye(3) * 6.0, seed=k)
+        calc = DeepPotCalculator(truth, device="cpu", on_extrapolation="ignore")
+        labels = {"energy": np.array(calc.get_property("energy", atoms))}
+        if k % 4:
+            labels["forces"] = calc.get_property("forces", atoms)
+        if k % 2:
+            labels["virial"] = -atoms.get_volume() * voigt_6_to_full_3x3_stress(calc.get_property("stress", atoms))
+        frames.append(Frame(atoms, labels))
+    return Frames(frames)
+
+
+def trained(folder):
+    """Weights and learning curve of a few steps of gradient descent; the curve as the file has it."""
+    model, frames = random_model(1), frames_with_labels()
+    loss = EnergyLoss(energy=(0.1, 1.0), forces=(10.0, 1.0), virial=(0.1, 1.0))
+    curve = f"{folder}/curve.csv"
+    fit(
+        model,
+        frames.take(range(5)),
+        loss,
+        steps=12,
+        validation=frames.take(range(5, 7)),
+        batch_size=3,
+        checkpoint=f"{folder}/checkpoint",
+        curve=curve,
+        interval=3,
+        progress=False,
+    )
+    weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()]).numpy()
+    processes.gathered(None)
+    return weights, np.genfromtxt(curve, delimiter=",", skip_header=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 4])
+def test_gradient_descent(n, tmp_path):
+    """The same loss curve; with four processes, some have no structure of a batch."""
+    (tmp_path / "one").mkdir()
+    weights, curve = trained(tmp_path / "one")
+    assert curve.shape[0] == 4 and np.isfinite(curve).all()
+    assert curve[0, 2] != curve[-1, 2]
+    for found_weights, found_curve in together(trained, tmp_path, n=n):
+        np.testing.assert_allclose(found_curve, curve, rtol=1e-10)
+        np.testing.assert_allclose(found_weights, weights, rtol=0, atol=1e-10)
+
+
+def linear_model():
+    descriptor = ACE(("Si", "O"), inner=1.3, orders=[Order(4.0, 3, 0), Order(4.0, 2, 2)]).double()
+    with seeded(0):
+        return Model(descriptor, {"energy": ScalarHead(2, descriptor.n_features, ()).double()}).eval()
+
+
+def in_closed_form():
+    """Linear energies of structures that were fitted."""
+    frames = frames_with_labels()
+    model = linear_model()
+    fit_linear(model, frames, EnergyLoss(energy=(1.0, 1.0), forces=(1.0, 1.0)), 1e-3, batch_size=2, progress=False)
+    with torch.no_grad():
+        system = System.from_atoms([frame.atoms for frame in frames])
+        return model(system, Edges.build(system, model.cutoff))["energy"].numpy()
+
+
+@pytest.mark.slow
+def test_closed_form():
+    wanted = in_closed_form()
+    for found in together(in_closed_form):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)

@@ -12,6 +12,7 @@ Results are numbers or arrays of numbers. In a file they are HDF5 datasets with 
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -25,6 +26,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
+from ase_mlelec import processes
 from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
@@ -57,6 +59,8 @@ def evaluate(
     The same call after an interruption checks and skips finished rows; a truncated last row is evaluated again.
     Other programs see in the HDF5 file all rows but those of the last moments, which ``ResultFile`` reads from the
     journal beside it, and at the end all; ase_mlelec.analysis.result_writer tells how.
+
+    Processes that work together (see ase_mlelec.processes) take one batch each; the first writes the file.
 
     Parameters
     ----------
@@ -97,18 +101,30 @@ def evaluate(
         rows: list = []
         _evaluate(calc, images, quantities, batch_size, rows.extend, None, progress)
         return stacked(rows)
-    with writer_of(out, names, calc, resume) as writer:
-        _evaluate(calc, images, quantities, batch_size, writer.append, writer, progress)
-        writer.begin()
+    if processes.rank() == 0:
+        with writer_of(out, names, calc, resume) as writer:
+            _evaluate(calc, images, quantities, batch_size, writer.append, writer, progress)
+            writer.begin()
+    else:
+        _evaluate(calc, images, quantities, batch_size, lambda rows: None, None, False)
+    processes.gathered(None)  # the file is complete
     return ResultFile(out)
 
 
 def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
     total, names = len(images) if hasattr(images, "__len__") else None, column_names(quantities)
-    with tqdm(total=total, unit=" structures", disable=None if progress else True) as bar:
-        for batch in _batches(_unfinished(images, writer, bar), batch_size):
-            store([row_of(calc, atoms, quantities) for atoms in _each_of(calc, batch, names)])
-            bar.update(len(batch))
+    with tqdm(total=total, unit=" structures", disable=None if progress and processes.rank() == 0 else True) as bar:
+        known = [] if writer is None or writer.n_rows == 0 else ResultFile(writer.path)["fingerprint"]
+        batches = _batches(_unfinished(images, processes.of_first((known, writer and writer.path)), bar), batch_size)
+        # as many batches at a time as there are processes: each takes one, and all get the rows
+        while some := list(itertools.islice(batches, processes.world())):
+            found = [
+                [row_of(calc, atoms, quantities) for atoms in _each_of(calc, batch, names)]
+                for batch in processes.mine(some)
+            ]
+            for rows in processes.in_turn(found):
+                store(rows)
+                bar.update(len(rows))
 
 
 def writer_of(path: str | PathLike, names: Iterable[str], calc: Calculator, resume: bool) -> ResultWriter:
@@ -127,18 +143,17 @@ def _images(images):
 
 
 def _unfinished(images, table, bar):
-    """Images without a row in the file; images with a row are compared with it."""
-    known = [] if table is None or table.n_rows == 0 else ResultFile(table.path)["fingerprint"]
-    k = -1
+    """Images without a row in the file; images with a row are compared with it. ``table``: fingerprints, and the path."""
+    (known, path), k = table, -1
     for k, atoms in enumerate(images):
         if k >= len(known):
             yield atoms
             continue
         if fingerprint(atoms) != known[k]:
-            raise ValueError(f"row {k} of {table.path} belongs to another structure than image {k}; {ANEW}")
+            raise ValueError(f"row {k} of {path} belongs to another structure than image {k}; {ANEW}")
         bar.update(1)
     if k + 1 < len(known):
-        raise ValueError(f"{table.path} holds {len(known)} rows, got {k + 1} structures; {ANEW}")
+        raise ValueError(f"{path} holds {len(known)} rows, got {k + 1} structures; {ANEW}")
 
 
 def _batches(images, batch_size):

@@ -8,16 +8,16 @@ from ase.calculators.calculator import CalculationFailed
 from ase_mlelec import processes
 from ase_mlelec.calculators.base import MLElecCalculator
 from ase_mlelec.calculators.ldos_points import GridLDOS, KeptPoints, streamed
+from ase_mlelec.calculators.parameters import HasElectronicTemperature
 from ase_mlelec.physics import fermi
 
 KEPT = 2**26  # numbers; larger fingerprints are not kept but evaluated again for the forces, to save memory
 MOST_COORDINATES = 2**29  # numbers; more coordinates of the LDOS are not kept, see ldos_points
 
 
-class PredictsLDOS(MLElecCalculator):
+class PredictsLDOS(HasElectronicTemperature, MLElecCalculator):
     """Base of calculators that evaluate models of the LDOS at the points of a grid."""
 
-    electronic_temperature: float | None
     grid: Any
     get_energy_zero: Any
     _fixed_mu: Any

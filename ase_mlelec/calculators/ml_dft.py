@@ -29,7 +29,7 @@ from ase_mlelec.calculators.ldos_integrals import (
 )
 from ase_mlelec.calculators.ldos_points import GridLDOS
 from ase_mlelec.calculators.ldos_prediction import PredictsLDOS
-from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_temperature
+from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.calculators.uncertainty import N_MEMBERS
 from ase_mlelec.io.cube import write_cube
@@ -42,7 +42,7 @@ MOST_POINTS = 10**6  # grid points per atom; crystals have 50 to 1000
 TERMS = ("band", "entropy", "hartree", "xc", "xc_potential", "ion_ion", "total")
 
 
-class MLDFTCalculator(HasElectronicTemperature, PredictsLDOS):
+class MLDFTCalculator(PredictsLDOS):
     """Calculator of the total (Mermin) free energy A of electrons and ions from the local density of states (LDOS).
 
     Forces and stress are exact derivatives of A. The grid spacing is that of the training data, as nearly as whole

@@ -41,6 +41,8 @@ class Batch:
         FixedStructures of a descriptor that is trained, and the structures of the batch among them; None for none.
     label_weights : dict of Tensor [B]
         Further weights of the labels that have some.
+    shares : dict of (float, float) or None
+        Of a batch that is a part of another: its share of the structures with a label, and of their atoms.
     """
 
     system: System
@@ -53,6 +55,11 @@ class Batch:
     fixed: FixedStructures | None = None
     indices: Sequence[int] = ()
     label_weights: dict = field(default_factory=dict)
+    shares: dict | None = None
+
+    def mean(self, name: str, values: torch.Tensor, *, of_atoms: bool = False) -> torch.Tensor:
+        """Mean of values of the structures, or of the atoms, with a label; the addend of this part to that of the whole."""
+        return values.mean() if self.shares is None else values.mean() * self.shares[name][of_atoms]
 
     def scaled(self, name: str, weights: torch.Tensor) -> torch.Tensor:
         """Weights of all structures, or of all atoms for labels by atom, times the weights of a label."""

@@ -7,9 +7,9 @@ block are the total less its own, and the squared errors of the block follow fro
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -48,6 +48,16 @@ class BlockSums:
             self.parts[block].add(rows, targets)
             self.squares[block] += float(targets.double().square().sum())
             self.counts[block] += targets.numel()
+
+    def state(self) -> dict[str, Any]:
+        """All sums, as dicts and lists of numbers and tensors."""
+        return {"parts": [part.state() for part in self.parts], "squares": self.squares, "counts": self.counts}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the sums of a state."""
+        for part, sums in zip(self.parts, state["parts"]):
+            part.load(sums)
+        self.squares, self.counts = list(state["squares"]), list(state["counts"])
 
     def joined(self, other: Self) -> Self:
         """The blocks of both."""

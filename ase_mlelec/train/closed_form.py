@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ase_mlelec import processes
 from ase_mlelec.data.batches import Batch, Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
@@ -150,9 +151,11 @@ def _sums(drawn, batches, batch_size):
     """Sums of labels of atoms, of sums over structures and of derivatives: BlockSums, or None without such labels."""
     n_blocks = int(blocks_of(len(batches))[-1]) + 1
     kinds = [BlockSums(n_blocks), BlockSums(n_blocks), SlopeSums(n_blocks)]
-    for block, chosen in batches_of_blocks(len(batches), batch_size):
+    for block, chosen in processes.mine(batches_of_blocks(len(batches), batch_size)):
         for kind, (rows, targets) in zip(kinds, _checked_rows(drawn, batches, chosen)):
             kind.add(block, rows, targets)
+    for kind in kinds:
+        kind.load(processes.summed(kind.state()))
     return [kind if sum(kind.counts) else None for kind in kinds]
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ase_mlelec import processes
 from ase_mlelec.data.batches import Batch, Batches
 from ase_mlelec.edges import connect
 from ase_mlelec.model import Model
@@ -34,9 +35,16 @@ def require_finite(what: str, *tensors: Tensor) -> None:
 
 
 def take_step(
-    values: Iterable[Tensor], optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], largest_gradient: float
+    values: Iterable[Tensor],
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    largest_gradient: float,
+    *,
+    shared: bool = False,
 ) -> None:
     """Take one optimizer step for the sum of ``values``, iterable of Tensor; the gradient is cut to ``largest_gradient``.
+
+    With ``shared`` the values of all processes are added.
 
     Raises
     ------
@@ -47,9 +55,19 @@ def take_step(
     for value in values:  # one graph at a time
         require_finite("loss", value)
         value.backward(inputs=parameters)
+    if shared:
+        _add_gradients(parameters)
     require_finite("gradient", torch.nn.utils.clip_grad_norm_(parameters, largest_gradient))
     optimizer.step()
     require_finite("parameters", *parameters)
+
+
+def _add_gradients(parameters):
+    """Replace the gradients by their sums over all processes."""
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+    processes.sum_up(flat)
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters])):
+        p.grad = part.reshape(p.shape).clone()
 
 
 def refuse_model(model: torch.nn.Module, what: str) -> None:

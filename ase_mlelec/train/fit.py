@@ -1,12 +1,14 @@
 """Gradient descent for quantities of atoms and their sums."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.deprecated import former_names
@@ -158,10 +160,27 @@ class FrameProblem:
     def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.train), self.batch_size, self.seed, step)
 
+    @property
+    def shared(self) -> bool:
+        """Whether each of several processes takes a part of a batch, so that gradients are to be added."""
+        return processes.world() > 1 and getattr(self.of_batch, "can_be_shared", False)
+
     def loss(self, batch: Sequence[int], ratio: float) -> Iterator:
+        if self.shared:
+            yield from self._shared_loss(batch, ratio)
+            return
         value, squares = self.of_batch(self.model, self.train.batch(batch), ratio)
         self.squares = {name: square.detach() for name, square in squares.items()}
         yield value
+
+    def _shared_loss(self, batch, ratio):
+        """Loss of the part of a batch that this process has; nothing where it has none."""
+        own, squares = list(processes.mine(batch)), {}
+        if own:
+            part = replace(self.train.batch(own), shares=_shares(self.train, own, batch, self.of_batch.labels))
+            value, squares = self.of_batch(self.model, part, ratio)
+            yield value
+        self.squares = processes.summed({name: float(square) for name, square in squares.items()})
 
     def errors(self) -> dict[str, float]:
         if self.held is None:
@@ -175,6 +194,17 @@ class FrameProblem:
         self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float
     ) -> Diverged:
         return explained(failure, self.model, self.train, batch, self.of_batch, ratio, step, rate, self.parameters)
+
+
+def _shares(batches, own, whole, labels):
+    """Share of the structures ``own`` in ``whole`` among those with a label, and among their atoms, dict by label."""
+    sizes = [
+        np.array([[1, len(batches.systems[k].positions)] for k in chosen])[:, :, None]
+        * np.array([[name in batches.labels[k] for name in labels] for k in chosen])[:, None]
+        for chosen in (own, whole)
+    ]
+    mine, every = (each.sum(axis=0) for each in sizes)
+    return dict(zip(labels, (mine / np.maximum(every, 1)).T.tolist()))
 
 
 def _weight_text(name, weight):
@@ -212,12 +242,18 @@ def evaluate_loss(model: Model, batches: Batches, loss: Any, batch_size: int = 1
     """Root mean square errors over all frames, dict by label; batches count by their frames with the label."""
     totals: dict = {}
     sources: dict = getattr(loss, "sources", {})
-    for batch in batches.all_batches(batch_size, most_atoms=MOST_ATOMS):
+
+    def of_batch(batch):
         _, squares = loss(model, batch, 0.0)
-        for name, square in squares.items():
-            having = sum((batch.has(label) for label in sources.get(name, loss.labels)), start=torch.tensor(0)) > 0
-            n, (total, count) = int(having.sum()), totals.get(name, (0.0, 0))
-            totals[name] = total + n * float(square), count + n
+        labels = {name: sources.get(name, loss.labels) for name in squares}
+        having = {name: sum(map(batch.has, own), start=torch.tensor(0)) > 0 for name, own in labels.items()}
+        return [(name, int(having[name].sum()), float(square)) for name, square in squares.items()]
+
+    own = processes.mine(batches.all_batches(batch_size, most_atoms=MOST_ATOMS))
+    for row in processes.in_turn(list(map(of_batch, own))):
+        for name, n, square in row:
+            total, count = totals.get(name, (0.0, 0))
+            totals[name] = total + n * square, count + n
     return {name: (total / count) ** 0.5 for name, (total, count) in totals.items()}
 
 

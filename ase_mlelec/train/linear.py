@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ase_mlelec import processes
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 from ase_mlelec.train.interrupt import Interrupted, stopping
@@ -138,7 +139,8 @@ def sum_rows(
     """Add the rows of ``n`` structures to a regression.
 
     An interrupted sum continues from its checkpoint and ends with the same bits. A signal to stop is obeyed between
-    batches, when the checkpoint is written.
+    batches, when the checkpoint is written. Processes that work together (see ase_mlelec.processes) share the batches, and
+    write no checkpoint.
 
     Parameters
     ----------
@@ -156,7 +158,8 @@ def sum_rows(
     Interrupted
         After a signal to stop.
     """
-    path, start = checkpoint and not regression.dual and Path(checkpoint), 0
+    shared = processes.world() > 1 and not regression.dual
+    path, start = checkpoint and not (regression.dual or shared) and Path(checkpoint), 0
     if path and path.exists():
         state = load_checkpoint(path)
         check_identity(path, state.get("identity"), identity)  # type: ignore[arg-type]  # given with a checkpoint
@@ -165,7 +168,8 @@ def sum_rows(
     written, took, saved = time.monotonic(), FIRST, False
     log = Log.of(progress)
     with stopping() as stop, log.progress(total=n, done=start, unit="structures"):
-        for first in range(start, n, batch_size):
+        batches = range(start, n, batch_size)
+        for first in processes.mine(batches) if shared else batches:
             end = min(first + batch_size, n)
             regression.add(*rows(range(first, end)))
             if path and (stop or time.monotonic() - written > PATIENCE * took or (end == n and saved)):
@@ -179,6 +183,8 @@ def sum_rows(
             log.advance(n, end - first)
             if log.due:
                 log.line(f"rows of {end}/{n} structures, {duration(log.left(end, n))} left")
+    if shared:
+        regression.load(processes.summed(regression.state()))
 
 
 def digest_of(module: torch.nn.Module) -> str:

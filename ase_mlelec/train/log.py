@@ -8,6 +8,8 @@ from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
+from ase_mlelec import processes
+
 clock = time.monotonic
 Item = TypeVar("Item")
 FIRST_LINE, LINE, LARGEST_LINE = 2.0, 5.0, 30.0  # s: until the first line, between lines at first, and later
@@ -49,7 +51,7 @@ class Log:
     """
 
     def __init__(self, show: bool = True):
-        self.show, self.bar = show, None
+        self.show, self.bar = show and processes.rank() == 0, None
         self.about: dict[str, str] = {}  # rows of the next block, from the recipe
         self.begun = self.last = clock()
         self.lines = 0

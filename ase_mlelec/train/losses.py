@@ -79,6 +79,7 @@ class EnergyLoss:
     strong_force: float | None = None
     quantity: ClassVar = "energy"
     moves_atoms: ClassVar = True
+    can_be_shared: ClassVar = True  # among processes, as all its means are those of Batch.mean
     sources: ClassVar = {
         "energy_eV_per_atom": ("energy",),
         "forces_eV_per_A": ("forces",),
@@ -104,21 +105,22 @@ class EnergyLoss:
             columns = energy, n_atoms, batch.scaled("energy", whole)
             mine, n, weight = (batch.matching("energy", column) for column in columns)
             error = (mine - batch.labels["energy"]) ** 2
-            loss = loss + prefactor(self.energy, ratio) * (weight * error / n).mean()
-            errors["energy_eV_per_atom"] = (error / n**2).mean()
+            loss = loss + prefactor(self.energy, ratio) * batch.mean("energy", weight * error / n)
+            errors["energy_eV_per_atom"] = batch.mean("energy", error / n**2)
         if "forces" in labels:
             error = ((batch.matching("forces", derivatives["forces"]) - batch.labels["forces"]) ** 2).mean(dim=1)
             weight = batch.matching("forces", batch.scaled("forces", atomic))
             weighted = _of_all_atoms(batch, "forces", weight * error)
             of_structures = batch.system.sum_per_system(weighted) / n_atoms
-            loss = loss + prefactor(self.forces, ratio) * of_structures[batch.partial.get("forces", ...)].mean()
-            errors["forces_eV_per_A"] = error.mean()
+            of_structures = of_structures[batch.partial.get("forces", ...)]
+            loss = loss + prefactor(self.forces, ratio) * batch.mean("forces", of_structures)
+            errors["forces_eV_per_A"] = batch.mean("forces", error, of_atoms=True)
         if "virial" in labels:
             columns = derivatives["virial"], n_atoms, batch.scaled("virial", whole)
             mine, n, weight = (batch.matching("virial", column) for column in columns)
             error = ((mine - batch.labels["virial"]) ** 2).mean(dim=(1, 2))
-            loss = loss + prefactor(self.virial, ratio) * (weight * error / n).mean()
-            errors["virial_eV_per_atom"] = (error / n**2).mean()
+            loss = loss + prefactor(self.virial, ratio) * batch.mean("virial", weight * error / n)
+            errors["virial_eV_per_atom"] = batch.mean("virial", error / n**2)
         return loss, errors
 
     def weights(self, batch: Batch, n_atoms: Tensor) -> tuple:

@@ -4,6 +4,7 @@ import glob
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from ase_mlelec import processes
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, OutputConfig
 from ase_mlelec.train.interrupt import explained
@@ -39,6 +40,8 @@ def train(config: Config, progress: bool | Log = True) -> Model | list[Model]:
 
 def train_members(config: Config, progress: bool | Log = True) -> Iterator:
     """Train the members of a committee one after the other: iterator over (Config of the member, Model)."""
+    if processes.world() > 1 and (config.hamiltonian or config.ldos):
+        raise ValueError("processes of torchrun share the training of quantities of atoms only; start a single process")
     stem = config.output.model.removesuffix(".safetensors")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members
     members = (

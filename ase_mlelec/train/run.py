@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 from ase_mlelec.train.finite import NotFinite, take_step
@@ -125,7 +126,13 @@ class Run:
                 if stop:
                     self.divided = k > 0
                     return None
-                take_step(problem.loss(batch, ratio), self.optimizer, problem.parameters, problem.largest_gradient)
+                take_step(
+                    problem.loss(batch, ratio),
+                    self.optimizer,
+                    problem.parameters,
+                    problem.largest_gradient,
+                    shared=getattr(problem, "shared", False),
+                )
                 self._add_squares()
             if validates:
                 batch, errors = None, problem.errors()
@@ -157,12 +164,12 @@ class Run:
 
     def _measure(self):
         """Set the number of steps by the time that a step takes, once that is known."""
-        if self.step >= MEASURED and self.seconds >= SHARE * self.budget:
+        if processes.of_first(self.step >= MEASURED and self.seconds >= SHARE * self.budget):
             self.plan.append(Leg(self.step, self._affordable(), self.rate))
 
     def _affordable(self):
         """Number of steps for which the budget suffices."""
-        each = OVERHEAD * self.seconds / self.step
+        each = processes.of_first(OVERHEAD * self.seconds / self.step)
         return self.step + max(1, int((self.budget - self.seconds) / each))
 
     def finish(self) -> dict:

@@ -1,7 +1,7 @@
 """Rows of the least-squares problem of derivatives of sums of vectors, and a check of the order of their indices."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -33,6 +33,17 @@ class SlopeSums(BlockSums):
         other.normal, other.right = mine.normal, other.right + right if len(other.right) else right
         self.transposed.squares[block] += float(second.square().sum())
         self.transposed.counts[block] = self.counts[block]
+
+    def state(self) -> dict[str, Any]:
+        """As in the base class, with ``transposed``."""
+        return super().state() | {"transposed": self.transposed.state()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the sums of a state."""
+        super().load(state)
+        self.transposed.load(state["transposed"])
+        for mine, other in zip(self.parts, self.transposed.parts):
+            other.normal = mine.normal
 
     def joined(self, other: Self) -> Self:
         """The blocks of both."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 import ase_mlelec
+from ase_mlelec import processes
 from ase_mlelec_entry_points.cli.options import check_files
 
 # name of the module -> its line in `mlelec --help`
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser(chosen).parse_args(argv)
         check_files(arguments)
-        with ending_well():
+        with ending_well(), processes.together():
+            if processes.rank():
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process tells
             arguments.run(arguments)
         sys.stdout.flush()  # a broken pipe shows here, not when the interpreter exits
         return 0
