@@ -109,7 +109,7 @@ def summed(state: Any) -> Any:
     for part in gathered({place: _kind(value) for place, value in own.items()}):
         places |= {place: kind for place, kind in part.items() if places.get(place) is None or 0 not in kind[0]}
     for place, kind in places.items():
-        value = own.get(place)
+        value: Any = own.get(place)
         if kind is None:
             own[place] = sum(gathered(0 if value is None else value))
             continue
