@@ -1,5 +1,6 @@
 """Bispectrum against its definition (recursion and Clebsch-Gordan sums), closed forms, symmetry and differences."""
 
+import importlib.util
 import math
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from ase.build import bulk
 from ase.calculators.calculator import InputError
 from ase.neighborlist import neighbor_list
 
+from ase_mlelec.compiled import SWITCH
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.descriptors.bispectrum import descriptor as of_atoms
 from ase_mlelec.descriptors.bispectrum import grid, grid_bispectrum, tables
@@ -19,6 +21,24 @@ from ase_mlelec.system import System
 from ase_mlelec.testing import assert_close, five_point, random_atoms, random_rotation, turned
 
 RFAC0 = 0.99363
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[
+        pytest.param("0", id="torch"),
+        pytest.param(
+            "1",
+            id="loops",
+            marks=pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed"),
+        ),
+    ],
+)
+def _each_way(request, monkeypatch):
+    """By PyTorch and by compiled loops."""
+    monkeypatch.setenv(SWITCH, request.param)
+
+
 CELL = [[3.1, 0.2, 0], [0.6, 2.8, 0.3], [-0.7, 0.4, 3.5]]
 OXIDE = dict(weights={"Si": 1.0, "O": -0.6}, cutoffs={"Si": 3.6, "O": 3.1})
 

@@ -10,7 +10,7 @@ there has the components U_j = 1 + sum_k w_k f(r_k) u_j(g_k), matrices (j+1) x (
 
 It is computed without them: f_j(g) = sum conj(U_j) u_j(g) is a real function on SU(2), products of the u_j follow the
 Clebsch-Gordan series, and so ``B_(j1`` j2 j) = (j+1) int f_j1 f_j2 f_j dg, for which finite quadrature rules are exact.
-All steps are batched products of matrices.
+All steps are batched products of matrices, or compiled loops (``fast``) where numba is installed.
 
 References: Thompson et al. 2015 (J. Comput. Phys. 285, 316), Eqs. (4)-(15); Ellis et al. 2021, Sec. II C.
 """
@@ -26,6 +26,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_mlelec import compiled
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.bispectrum import tables
 from ase_mlelec.descriptors.bispectrum.grid import GridChunk, check_grid, grid_chunks, slots
@@ -57,6 +58,8 @@ class _Components(torch.autograd.Function):
         ctx.shells, ctx.twojmax = shells, twojmax
         if known is not None:
             return known.clone()
+        if _has_loops(vec, shells):
+            return _by_loops(vec, kind, shells, twojmax).components()
         out = vec.new_empty(vec.shape[1], len(kernel(twojmax, vec.dtype, vec.device).place))
         for start, used, run in _evaluate(vec, kind, shells, twojmax):
             out[start : start + used] = run.components[:used]
@@ -66,11 +69,25 @@ class _Components(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         vec, kind = ctx.saved_tensors
+        if _has_loops(vec, ctx.shells):
+            return _by_loops(vec, kind, ctx.shells, ctx.twojmax).gradient(gradient), None, None, None, None
         out = torch.empty_like(vec)
         for start, used, run in _evaluate(vec, kind, ctx.shells, ctx.twojmax, gradient):
             part = slice(start, start + used)
             out[:, part] = ctx.shells.back(vec[:, part], kind[part], run.of_sphere[:, :, :used], run.of_weight[:used])
         return out, None, None, None, None
+
+
+def _has_loops(vec, shells):
+    """Whether compiled loops evaluate the components: they have no rmin0."""
+    known = vec.device.type == "cpu" and vec.dtype in (torch.float64, torch.float32) and not shells.rmin0
+    return known and compiled.is_wanted()
+
+
+def _by_loops(vec, kind, shells, twojmax):
+    from ase_mlelec.descriptors.bispectrum.fast import Evaluation  # needs numba
+
+    return Evaluation(vec, kind, shells, twojmax)
 
 
 def _evaluate(vec, kind, shells, twojmax, gradient=None):

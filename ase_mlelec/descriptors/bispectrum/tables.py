@@ -285,7 +285,7 @@ def plane_columns(j: int, ma: int, columns: Mapping[tuple[int, ...], int]) -> tu
     return np.array(names), np.array(signs)
 
 
-def _on_sphere(j, points):
+def on_sphere(j, points):
     """u_j[mb, ma], ma >= j/2, at gamma = 0 for the points [3, S] of the sphere: complex [j+1, j+1, S]."""
     phase = np.exp(0.5j * np.arctan2(points[1], points[0]))
     a, b = (np.sqrt(np.clip((1 + sign * points[2]) / 2, 0, 1)) * phase for sign in (1, -1))
@@ -304,7 +304,7 @@ def _on_sphere(j, points):
 
 def _sphere_stage(j, points, columns):
     """[j+1, 2 (j+1), S]: cos and sin coefficients of f_j in gamma from the numbers named by plane_columns."""
-    u, planes = _on_sphere(j, points), []
+    u, planes = on_sphere(j, points), []
     for ma, part in plane_rows(j):
         signs = plane_columns(j, ma, columns)[1].reshape(-1, 2, 1)
         values = np.stack([u[:, ma].imag, -u[:, ma].real] if part else [u[:, ma].real, u[:, ma].imag], axis=1)

@@ -1,0 +1,88 @@
+"""Bispectrum components and their derivatives by the compiled loops."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_mlelec.descriptors.bispectrum import group_loops, neighbor_loops
+from ase_mlelec.descriptors.bispectrum.layout import layout
+from ase_mlelec.lanes import aligned, lanes
+
+if TYPE_CHECKING:
+    from ase_mlelec.descriptors.bispectrum.sphere import Shells
+
+BLOCKS = 8  # vectors of centers between the loops over neighbors and those over the group: half a megabyte
+
+
+class Evaluation:
+    """Components of centers with neighbors at fixed vectors.
+
+    Parameters
+    ----------
+    vec : Tensor [3, C, K], Å, float64 or float32
+        On the CPU.
+    kind : Tensor [C, K]
+        Species of the neighbors.
+    shells : Shells
+        With rmin0 = 0.
+    twojmax : int
+    """
+
+    def __init__(self, vec: Tensor, kind: Tensor, shells: "Shells", twojmax: int):
+        self.vec, self.kind = vec.contiguous().numpy(), kind.contiguous().numpy()
+        self.dtype = self.vec.dtype
+        self.layout = layout(twojmax, self.dtype)
+        kappa = [shells.rfac0 * np.pi / cutoff for cutoff in shells.cutoffs]
+        table = np.array([shells.cutoffs, shells.weights, kappa], self.dtype).T.copy()
+        scalars = np.array([0.5, 1 / shells.rfac0], self.dtype)
+        self.centers = self.vec, self.kind, table, scalars, shells.switch, tuple(self.layout.neighbors)
+        self.tables, self.width = tuple(self.layout.components), lanes(self.dtype)
+        self.scratch = self._near()
+
+    def components(self) -> Tensor:
+        """Components [C, F]."""
+        found = np.empty((self.vec.shape[1], len(self.layout.components.places)), self.dtype)
+        for start, state in self._states():
+            products = aligned((len(state), self.layout.n_products, self.width), self.dtype)
+            for rule, scratch in self._rules(1):
+                group_loops.add_all_products(state, rule, scratch, products)
+            group_loops.fill_components(state, self.tables, products, start, found)
+        return torch.from_numpy(found)
+
+    def gradient(self, of_components: Tensor) -> Tensor:
+        """Derivatives [3, C, K] by the vectors from those by the components [C, F]."""
+        found, of = np.zeros_like(self.vec), of_components.contiguous().numpy()
+        for start, state in self._states():
+            of_products = aligned((len(state), self.layout.n_products, self.width), self.dtype)
+            of_state = aligned(state.shape, self.dtype)
+            group_loops.components_pull_back(state, self.tables, start, of, of_products, of_state)
+            for rule, scratch in self._rules(2):
+                group_loops.all_products_pull_back(state, rule, scratch, of_products, of_state)
+            neighbor_loops.fill_gradient(*self.centers, self.scratch, start, of_state, found)
+        return torch.from_numpy(found)
+
+    def _states(self):
+        """Iterator of (first center, state [blocks, rows, lanes])."""
+        n_centers, step = self.vec.shape[1], BLOCKS * self.width
+        for start in range(0, n_centers, step):
+            n_blocks = -(-min(step, n_centers - start) // self.width)
+            state = aligned((n_blocks, self.layout.n_state, self.width), self.dtype)
+            neighbor_loops.fill_state(*self.centers, self.scratch, start, state)
+            yield start, state
+
+    def _rules(self, n_functions):
+        """Iterator of (rule, arrays for it: planes, functions)."""
+        for rule in self.layout.rules:
+            n_rows = 8 * (len(rule.orders) - 1) * (rule.gamma.shape[1] + 1)
+            rows = [8 * len(rule.blocks), *n_functions * [n_rows]]
+            yield tuple(rule), tuple(aligned((n, self.width), self.dtype) for n in rows)
+
+    def _near(self):
+        """Arrays for the loops over neighbors."""
+        tables, n_slots = self.layout.neighbors, max(4, -(-self.vec.shape[2] // 4) * 4)
+        n_powers = 4 * len(tables.highest)
+        rows = neighbor_loops.QUANTITIES * n_slots, 4 * len(tables.rows), n_powers, n_powers, len(tables.identity)
+        first, *others = (aligned((n, self.width), self.dtype) for n in rows)
+        return first, np.empty((n_slots, self.width), np.int64), *others
