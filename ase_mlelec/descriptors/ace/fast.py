@@ -15,9 +15,9 @@ from ase_mlelec.descriptors.ace.couplings import Coupling, DirectionMeans, Power
 from ase_mlelec.descriptors.ace.moments import DensityMoments
 from ase_mlelec.descriptors.compiled_edges import Table, legendre, rows_like
 from ase_mlelec.edges import Edges
+from ase_mlelec.lanes import aligned
 
-POINTS = 16  # numbers of directions are filled up to multiples of it: there is no rest of a loop over vectors
-ROWS, FACTORS = 4, 2  # rows that ``loops`` adds at a time
+POINTS = 32  # numbers of directions are filled up to multiples of it: ``loops`` sums four vectors at a time
 
 
 class Invariants:
@@ -190,50 +190,27 @@ class MeanLoops:
         kinds = np.stack([l, rest // part.n_radial * n_radial + rest % part.n_radial], axis=1)
         first, second = number[: first.size].reshape(first.shape), number[first.size :].reshape(second.shape)
         self.densities = kinds, _filled(part.rows.numpy()), _filled(part.weights.numpy())
-        self.products = np.ascontiguousarray(first), np.ascontiguousarray(second)
+        self.products = _two(first, len(kinds)), _two(second, len(kinds))
         place, partner = np.divmod(part.places.numpy(), len(second))
-        self.forth, self.back = (
-            _partners(place, partner, len(first), start),
-            _partners(partner, place, len(second), start),
-        )
-        self.factors = _factors(first, len(kinds)), _factors(second, len(kinds))
+        order = np.argsort(place, kind="stable")
+        ends = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(first)))])
+        self.forth = ends, partner[order], order + start
 
     def fill(self, moments: NDArray, features: NDArray) -> None:
         loops.mean_features(moments, *self.densities, *self.products, self.forth, features)
 
     def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
-        tables = *self.densities, *self.products, self.forth, self.back, *self.factors
-        loops.mean_contracted(moments, *tables, weights, row, sums, slopes)
+        loops.mean_contracted(moments, *self.densities, *self.products, self.forth, weights, row, sums, slopes)
+
+
+def _two(columns, one):
+    """Two factors each [P, 2], the number ``one`` where there is no second."""
+    return np.ascontiguousarray(np.pad(columns, [(0, 0), (0, 2 - columns.shape[1])], constant_values=one))
 
 
 def _filled(values):
     """Values with zeros after them along the last axis, up to a multiple of POINTS."""
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % POINTS)])
-
-
-def _partners(own, other, n, start):
-    """(ends [n + 1], other product, feature) by product, as ``loops.sums_of_rows`` has them."""
-    ends, slot, order = _slots(own, n, ROWS)
-    partner, place = np.zeros(ends[-1], int), np.full(ends[-1], -1)
-    partner[slot], place[slot] = other[order], order + start
-    return ends, partner, place
-
-
-def _factors(columns, n):
-    """(ends [n + 1], product, other factor) by factor, as ``loops.sums_of_products`` has them; ``columns`` [P, 1 or 2]."""
-    if columns.shape[1] == 1:
-        columns = np.zeros((0, 2), int)  # no other factor
-    own, other = columns.T.ravel(), columns[:, ::-1].T.ravel()
-    ends, slot, order = _slots(own, n, FACTORS)
-    product, partner = np.full(ends[-1], -1), np.zeros(ends[-1], int)
-    product[slot], partner[slot] = order % max(len(columns), 1), other[order]
-    return ends, product, partner
-
-
-def _slots(own, n, step):
-    """Slots for entries by ``own``, a multiple of ``step`` for each of the n: (ends [n + 1], slot, order of the entries)."""
-    counts = np.bincount(own, minlength=n)
-    ends = np.concatenate([[0], np.cumsum(-(-counts // step) * step)])
-    order = np.argsort(own, kind="stable")
-    slot = np.arange(len(own)) + np.repeat(ends[:-1] - (np.cumsum(counts) - counts), counts)
-    return ends, slot, order
+    filled = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % POINTS)])
+    found = aligned(filled.shape, filled.dtype)
+    found[...] = filled
+    return found

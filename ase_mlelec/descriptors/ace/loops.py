@@ -1,26 +1,45 @@
 """ACE invariants from the atomic basis, as compiled loops: features, or sums with given weights and their derivatives.
 
 The directions of a quadrature are the last axis of all arrays, so that the innermost loops run over neighboring numbers.
+Their number is a multiple of POINTS of ``fast``: four vectors, or more, are summed in registers at a time.
 The formulas are those of ``couplings``. ``moments`` [C, species n_radial, (l_max + 1)^2] is the atomic basis A.
 """
 
 import numpy as np
 
 from ase_mlelec.compiled import compiled
+from ase_mlelec.lanes import BYTES, load, spread, store
+
+LANES = BYTES // 8
+
+
+@compiled
+def empty_rows(n, n_points):
+    """An array [n, n_points] that begins where a vector may."""
+    raw = np.empty(n * n_points + LANES)
+    start = -(raw.ctypes.data // 8) % LANES
+    return raw[start : start + n * n_points].reshape((n, n_points))
 
 
 @compiled
 def densities(moments, kinds, rows, found):
     """Densities ``found`` [K, Q] in the directions of ``rows`` [(l_max + 1)^2, Q]; ``kinds`` [K, 2] are (l, column)."""
-    n_points = rows.shape[1]
+    width, n_angular = rows.shape[1] // LANES, moments.shape[1]
     for k in range(len(kinds)):
-        l, column, own = kinds[k, 0], kinds[k, 1], found[k]
-        for q in range(n_points):
-            own[q] = 0.0
-        for lm in range(l * l, (l + 1) * (l + 1)):
-            factor, row = moments[column, lm], rows[lm]
-            for q in range(n_points):
-                own[q] += factor * row[q]
+        l, column = kinds[k, 0], kinds[k, 1]
+        for q in range(0, width, 4):
+            zero = spread(moments, 0) - spread(moments, 0)
+            t0 = t1 = t2 = t3 = zero
+            for lm in range(l * l, (l + 1) * (l + 1)):
+                factor, place = spread(moments, column * n_angular + lm), lm * width + q
+                t0 += factor * load(rows, place)
+                t1 += factor * load(rows, place + 1)
+                t2 += factor * load(rows, place + 2)
+                t3 += factor * load(rows, place + 3)
+            store(found, k * width + q, t0)
+            store(found, k * width + q + 1, t1)
+            store(found, k * width + q + 2, t2)
+            store(found, k * width + q + 3, t3)
 
 
 @compiled
@@ -38,57 +57,68 @@ def densities_pull_back(of_found, kinds, rows, of_moments):
 
 @compiled
 def products(values, columns, factors, found):
-    """Products ``found`` [P, Q] of ``factors`` [Q] and one or two rows of ``values``; ``columns`` [P, size] are places."""
-    size = columns.shape[1]
+    """Products ``found`` [P, Q] of ``factors`` [Q] and two rows of ``values``; ``columns`` [P, 2] are places."""
     for p in range(len(columns)):
-        first, second, own = values[columns[p, 0]], values[columns[p, size - 1]], found[p]
-        if size == 1:
-            for q in range(len(factors)):
-                own[q] = factors[q] * first[q]
-        else:
-            for q in range(len(factors)):
-                own[q] = factors[q] * first[q] * second[q]
+        first, second, own = values[columns[p, 0]], values[columns[p, 1]], found[p]
+        for q in range(len(factors)):
+            own[q] = factors[q] * first[q] * second[q]
 
 
 @compiled
-def sums_of_rows(weights, ends, partner, place, rows, found):
-    """Fill the rows p of ``found`` with the sums of ``rows[partner]`` times ``weights[place]`` over ends[p] .. ends[p + 1].
-
-    Their number is a multiple of four, so that four rows are added at a time. The weight at a negative place is zero.
-    """
-    for p in range(len(found)):
-        own = found[p]
-        own[:] = 0.0
-        for k in range(ends[p], ends[p + 1], 4):
-            w0, w1 = weights[place[k]], weights[place[k + 1]] if place[k + 1] >= 0 else 0.0
-            w2 = weights[place[k + 2]] if place[k + 2] >= 0 else 0.0
-            w3 = weights[place[k + 3]] if place[k + 3] >= 0 else 0.0
-            r0, r1, r2, r3 = rows[partner[k]], rows[partner[k + 1]], rows[partner[k + 2]], rows[partner[k + 3]]
-            for q in range(len(own)):
-                own[q] += w0 * r0[q] + w1 * r1[q] + w2 * r2[q] + w3 * r3[q]
+def fill_seconds(found, others, quadrature, q, second, of_second):
+    """Fill the second factors in four vectors of directions from q on; their derivatives are zero so far."""
+    width = len(quadrature) // LANES
+    for p in range(len(others)):
+        a, b, at = others[p, 0] * width + q, others[p, 1] * width + q, p * width + q
+        for i in range(4):
+            store(second, at + i, load(quadrature, q + i) * load(found, a + i) * load(found, b + i))
+            store(of_second, at + i, load(found, a) - load(found, a))
 
 
 @compiled
-def sums_of_products(ends, product, partner, of_products, values, found):
-    """Add to the rows k of ``found`` the derivatives by products, ``of_products[product] values[partner]``.
+def contract_firsts(weights, columns, forth, found, q, second, of_second, slopes, total):
+    """Add weighted products with the second factors to ``total``, and derivatives by these and by the densities.
 
-    The sums run over ends[k] .. ends[k + 1], an even number; a negative ``product`` is none.
+    Each first factor is made, used and forgotten, in four vectors of directions from q on.
     """
-    for k in range(len(found)):
-        own = found[k]
-        for i in range(ends[k], ends[k + 1], 2):
-            a, b, c, d = (
-                of_products[product[i]],
-                values[partner[i]],
-                of_products[product[i + 1]],
-                values[partner[i + 1]],
-            )
-            if product[i + 1] < 0:
-                for q in range(len(own)):
-                    own[q] += a[q] * b[q]
-            else:
-                for q in range(len(own)):
-                    own[q] += a[q] * b[q] + c[q] * d[q]
+    (ends, partner, place), width = forth, found.shape[1] // LANES
+    for p in range(len(columns)):
+        a, b = columns[p, 0] * width + q, columns[p, 1] * width + q
+        a0, a1, a2, a3 = load(found, a), load(found, a + 1), load(found, a + 2), load(found, a + 3)
+        b0, b1, b2, b3 = load(found, b), load(found, b + 1), load(found, b + 2), load(found, b + 3)
+        f0, f1, f2, f3 = a0 * b0, a1 * b1, a2 * b2, a3 * b3
+        t0 = t1 = t2 = t3 = f0 - f0
+        for k in range(ends[p], ends[p + 1]):
+            weight, row = spread(weights, place[k]), partner[k] * width + q
+            t0 += weight * load(second, row)
+            t1 += weight * load(second, row + 1)
+            t2 += weight * load(second, row + 2)
+            t3 += weight * load(second, row + 3)
+            store(of_second, row, load(of_second, row) + weight * f0)
+            store(of_second, row + 1, load(of_second, row + 1) + weight * f1)
+            store(of_second, row + 2, load(of_second, row + 2) + weight * f2)
+            store(of_second, row + 3, load(of_second, row + 3) + weight * f3)
+        store(total, 0, load(total, 0) + (t0 * f0 + t1 * f1 + (t2 * f2 + t3 * f3)))
+        store(slopes, a, load(slopes, a) + t0 * b0)
+        store(slopes, a + 1, load(slopes, a + 1) + t1 * b1)
+        store(slopes, a + 2, load(slopes, a + 2) + t2 * b2)
+        store(slopes, a + 3, load(slopes, a + 3) + t3 * b3)
+        store(slopes, b, load(slopes, b) + t0 * a0)
+        store(slopes, b + 1, load(slopes, b + 1) + t1 * a1)
+        store(slopes, b + 2, load(slopes, b + 2) + t2 * a2)
+        store(slopes, b + 3, load(slopes, b + 3) + t3 * a3)
+
+
+@compiled
+def seconds_pull_back(found, others, quadrature, q, of_second, slopes):
+    """Add the derivatives by the densities of the second factors, in four vectors of directions from q on."""
+    width = len(quadrature) // LANES
+    for p in range(len(others)):
+        a, b, at = others[p, 0] * width + q, others[p, 1] * width + q, p * width + q
+        for i in range(4):
+            own = load(quadrature, q + i) * load(of_second, at + i)
+            store(slopes, a + i, load(slopes, a + i) + own * load(found, b + i))
+            store(slopes, b + i, load(slopes, b + i) + own * load(found, a + i))
 
 
 # all centers --------------------------------------------------------------------------------------------------------
@@ -127,8 +157,9 @@ def power_contracted(moments, first, second, degree, start, weights, row, sums, 
 def mean_features(moments, kinds, rows, quadrature, columns, others, forth, features):
     """Fill ``features`` [C, F], means over directions; arguments as in ``mean_contracted``."""
     n_points, (ends, partner, place) = len(quadrature), forth
-    found, constant = np.empty((len(kinds), n_points)), np.ones(n_points)
-    first, second = np.empty((len(columns), n_points)), np.empty((len(others), n_points))
+    found, constant = empty_rows(len(kinds) + 1, n_points), np.ones(n_points)
+    first, second = empty_rows(len(columns), n_points), empty_rows(len(others), n_points)
+    found[-1] = 1.0
     for c in range(len(moments)):
         densities(moments[c], kinds, rows, found)
         products(found, columns, constant, first)
@@ -139,14 +170,11 @@ def mean_features(moments, kinds, rows, quadrature, columns, others, forth, feat
                 other, total = second[partner[k]], 0.0
                 for q in range(n_points):
                     total += own[q] * other[q]
-                if place[k] >= 0:
-                    features[c, place[k]] = total
+                features[c, place[k]] = total
 
 
 @compiled
-def mean_contracted(
-    moments, kinds, rows, quadrature, columns, others, forth, back, from_1, from_2, weights, row, sums, of_moments
-):
+def mean_contracted(moments, kinds, rows, quadrature, columns, others, forth, weights, row, sums, of_moments):
     """Add sums of the features with ``weights[row]`` [F] to ``sums`` [C], and derivatives to ``of_moments``.
 
     Parameters
@@ -157,35 +185,23 @@ def mean_contracted(
         Harmonics in the directions.
     quadrature : array [Q]
         Weights of the directions.
-    columns, others : arrays [P, size], [P', size']
-        Densities of the first and of the second factor of the products.
-    forth, back : tuples
-        Arguments of ``sums_of_rows``: partners of the first factors, and of the second.
-    from_1, from_2 : tuples
-        Arguments of ``sums_of_products`` by density.
+    columns, others : arrays [P, 2], [P', 2]
+        Densities that are the first and the second factor of the products; K is the number 1.
+    forth : tuple (ends [P + 1], second factor, feature)
+        Products of the first factor p are ends[p] .. ends[p + 1].
     """
     n_points = len(quadrature)
-    found, slopes, constant = np.empty((len(kinds), n_points)), np.empty((len(kinds), n_points)), np.ones(n_points)
-    first, second = np.empty((len(columns), n_points)), np.empty((len(others), n_points))
-    of_first, of_second = np.empty((len(columns), n_points)), np.empty((len(others), n_points))
+    found, slopes = empty_rows(len(kinds) + 1, n_points), empty_rows(len(kinds) + 1, n_points)
+    second, of_second = empty_rows(len(others), n_points), empty_rows(len(others), n_points)
+    total = empty_rows(1, LANES)
+    found[-1] = 1.0
     for c in range(len(moments)):
         densities(moments[c], kinds, rows, found)
-        products(found, columns, constant, first)
-        products(found, others, quadrature, second)
-        own, total = weights[row[c]], 0.0
-        sums_of_rows(own, *forth, second, of_first)
-        sums_of_rows(own, *back, first, of_second)
-        for p in range(len(others)):
-            a, b = second[p], of_second[p]
-            for q in range(n_points):
-                total += a[q] * b[q]
-            for q in range(n_points):
-                b[q] *= quadrature[q]
-        sums[c] += total
         slopes[:] = 0.0
-        sums_of_products(*from_1, of_first, found, slopes)
-        sums_of_products(*from_2, of_second, found, slopes)
-        for p in range(len(others)):
-            if others.shape[1] == 1:
-                slopes[others[p, 0]] += of_second[p]
+        total[:] = 0.0
+        for q in range(0, n_points // LANES, 4):
+            fill_seconds(found, others, quadrature, q, second, of_second)
+            contract_firsts(weights[row[c]], columns, forth, found, q, second, of_second, slopes, total)
+            seconds_pull_back(found, others, quadrature, q, of_second, slopes)
+        sums[c] += total.sum()
         densities_pull_back(slopes, kinds, rows, of_moments[c])
