@@ -21,13 +21,19 @@ import torch
 from ase.build import bulk, graphene
 from hashes import models_line
 
-from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, WannierTBCalculator, load_model
+from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, WannierTBCalculator, evaluate, load_model, processes
 from ase_mlelec.analysis.plots import COLORS
 from ase_mlelec.calculators import ldos_prediction
 from ase_mlelec.calculators.ldos_points import spectra_near
+from ase_mlelec.data.frames import Frame, Frames
+from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.bispectrum import grid as bricks
+from ase_mlelec.heads import ScalarHead
+from ase_mlelec.model import Model
 from ase_mlelec.physics import ewald, hartree, xc
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
+from ase_mlelec.train.fit import fit
+from ase_mlelec.train.losses import EnergyLoss
 
 HERE = Path(__file__).parent
 SIDE = 32  # fcc cells of four atoms along each side: 131,072 atoms
@@ -174,12 +180,54 @@ def hamiltonian(kind, *cell):
     }
 
 
+def grid_of_aluminium():
+    calc = MLDFTCalculator("al", device="cpu", on_extrapolation="ignore")
+    return lambda: calc.get_property("forces", aluminium(1))
+
+
+def spectra_of_silicon():
+    images = [bulk("Si", cubic=True) * (2, 2, 2) for _ in range(64)]
+    for seed, atoms in enumerate(images):
+        atoms.rattle(0.05, seed=seed)
+    calc = DeepDOSCalculator("si", device="cpu")
+    calc.get_property("forces", images[0])
+    return lambda: evaluate(calc, images, ["energy", "forces", "total_dos"], progress=False)
+
+
+def gradient_descent():
+    frames = []
+    for seed in range(16):
+        atoms = bulk("Si", cubic=True) * (2, 2, 1)
+        atoms.rattle(0.1, seed=seed)
+        frames.append(Frame(atoms, {"energy": np.array(0.0), "forces": np.zeros((len(atoms), 3))}))
+    torch.manual_seed(0)
+    descriptor = DeepPotSE(("Si",), 6.0, 0.5, sel=(60,)).double()
+    model = Model(descriptor, {"energy": ScalarHead(1, descriptor.n_features).double()})
+    return lambda: fit(model, Frames(frames), EnergyLoss(), steps=20, batch_size=16, progress=False)
+
+
+WORK = {"grid": grid_of_aluminium, "evaluate": spectra_of_silicon, "training": gradient_descent}
+
+
+def shared(kind):
+    """Processor seconds of each process, and the wall time, of work that all processes share."""
+    with processes.together():
+        work = WORK[kind]()
+        processes.gathered(None)
+        begun, start = time.perf_counter(), time.process_time()
+        work()
+        mine = time.process_time() - start
+        found = {"seconds": processes.gathered(mine), "wall": time.perf_counter() - begun}
+    return {"kind": kind, "processes": len(found["seconds"]), **found}
+
+
 PARTS = {
     "energy": [(energy, n) for n in SILICON],
     "ldos": [(ldos, SIDE)],
     "terms": [(terms, SIDE)],
     "ions": [(ions, 8), (ions, 12)],
     "streamed": [(streamed, 2, 0), (streamed, 2, 1)],
+    "processes": [(shared, n, kind) for kind in WORK for n in (1, 2)],
     "mos2": [(hamiltonian, "mos2", *a, *b) for a, b in MOS2],
     "graphene": [(hamiltonian, "graphene", *pair) for pair in GRAPHENE],
 }
@@ -188,7 +236,10 @@ PARTS = {
 def alone(function, *arguments):
     """The result of a function in a process of its own, with the load of the machine at its start."""
     load = os.getloadavg()[0]
-    command = [sys.executable, __file__, "--child", function.__name__, *map(str, arguments)]
+    command, (first, *rest) = [sys.executable], arguments
+    if function is shared:
+        command, arguments = [*command, "-m", "torch.distributed.run", "--nproc-per-node", str(first)], rest
+    command += [__file__, "--child", function.__name__, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     if done.returncode:
         sys.exit(done.returncode)

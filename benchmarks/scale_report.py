@@ -51,7 +51,13 @@ def report(results, models):
         models,
         "",
     ]
-    for name, section in (("energy", _energy), ("ldos", _ldos), ("streamed", _streamed), ("mos2", _hamiltonian)):
+    for name, section in (
+        ("energy", _energy),
+        ("ldos", _ldos),
+        ("streamed", _streamed),
+        ("processes", _processes),
+        ("mos2", _hamiltonian),
+    ):
         if name in results and (name != "ldos" or {"terms", "ions"} <= results.keys()):
             lines += section(results)
     if {"energy", "ldos", "terms", "ions", "mos2"} <= results.keys():
@@ -151,6 +157,31 @@ def _streamed(results):
         )
     yield ""
     yield "The model is in float32, in which kept coordinates are rounded; in float64 both agree to 1e-12 (tests)."
+    yield ""
+
+
+def _processes(results):
+    rows = results["processes"]
+    yield "## Two processes of torchrun"
+    yield ""
+    yield "| work | processor seconds of one | of each of two | ratio to the busier one | wall seconds, one and two | load |"
+    yield "|---" * 6 + "|"
+    titles = {
+        "grid": "ML-DFT, 4 atoms, 8,000 points: energy, forces, stress",
+        "evaluate": "`evaluate`, 64 structures of 64 atoms: energy, forces, density of states",
+        "training": "gradient descent of a Deep Potential, 16 structures of 32 atoms in a step",
+    }
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
+        each = ", ".join(f"{seconds:.2f}" for seconds in two["seconds"])
+        yield (
+            f"| {titles[one['kind']]} | {one['seconds'][0]:.2f} | {each} | {one['seconds'][0] / max(two['seconds']):.2f} | "
+            f"{one['wall']:.1f}, {two['wall']:.1f} | {_load([one, two])} |"
+        )
+    yield ""
+    yield (
+        "The ratio of processor seconds is what two idle cores would give, if nothing but the work of a process took time; "
+        "processor seconds depend on what else the machine does. Wall times are those of cores that had other work."
+    )
     yield ""
 
 

@@ -1,26 +1,34 @@
 """Processes of torchrun that share work have the results of one process."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from ase.stress import voigt_6_to_full_3x3_stress
+from small_data import ENERGIES, make_frames
 from small_ldos import random_ldos_model
 from small_models import random_model, seeded
-from torchrun import together
+from torchrun import free_port, together
 
-from ase_mlelec import DeepPotCalculator, MLDFTCalculator, evaluate, processes
+from ase_mlelec import DeepPotCalculator, MLDFTCalculator, evaluate, load_model, processes
 from ase_mlelec.calculators import ldos_prediction
-from ase_mlelec.data.frames import Frame, Frames
-from ase_mlelec.descriptors import ACE
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
+from ase_mlelec.descriptors import ACE, DeepPotSE
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.edges import Edges
-from ase_mlelec.heads import ScalarHead
+from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.testing import assert_close, random_atoms
+from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.linear_energy import fit_linear
-from ase_mlelec.train.losses import EnergyLoss
+from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
+from ase_mlelec.train.standardize import standardize
 
 
 def exchanged():
@@ -210,3 +218,70 @@ def test_closed_form():
     wanted = in_closed_form()
     for found in together(in_closed_form):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+
+
+def drawn_nets():
+    """Predictions of densities of states by a drawn net, whose ridge and weights cross-validation chose."""
+    frames = make_frames(6)
+    torch.manual_seed(0)
+    descriptor = DeepPotSE(("Cu",), 4.0, 1.0, (5,), 3, n_basis=5, l_max=2)
+    model = Model(descriptor, {"dos": SpectrumHead(1, descriptor.n_features, ENERGIES, widths=(9,))}).double()
+    standardize(model, frames)
+    about = fit_closed_form(model, frames, SpectrumLoss(total=1.0), batch_size=1).about
+    with torch.no_grad():
+        system = System.from_atoms([frame.atoms for frame in frames])
+        return about, model(system, Edges.build(system, model.cutoff))["dos"].numpy()
+
+
+@pytest.mark.slow
+def test_drawn_nets():
+    about, wanted = drawn_nets()
+    for own, found in together(drawn_nets):
+        assert own["ridge"] == about["ridge"] and own["weights"] == about["weights"]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9 * np.abs(wanted).max())
+
+
+CONFIG = """
+[data]
+files = ["data.h5"]
+train = ["train"]
+validation = ["validation"]
+test = ["test"]
+
+[descriptor]
+cutoff = 4.0
+widths = [4]
+n_axis = 2
+
+[energy]
+widths = [6]
+steps = 8
+batch_size = 3
+
+[dos]
+
+[output]
+model = "model.safetensors"
+"""
+
+
+@pytest.mark.slow
+def test_command(tmp_path):
+    """torchrun trains a model with the errors of one process; the first process alone writes and tells."""
+    outputs = {}
+    for n in (1, 2):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_hdf5(folder / "data.h5", make_frames(12))
+        (folder / "config.toml").write_text(CONFIG)
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-port"]
+        command += [str(free_port()), "-m", "ase_mlelec_entry_points.cli.main", "train", "config.toml"]
+        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        outputs[n] = done.stdout, load_model(folder / "model.safetensors"), {path.name for path in folder.iterdir()}
+    (told, one, files), (told_by_two, two, files_of_two) = outputs[1], outputs[2]
+    assert told.count("Model: ") == told_by_two.count("Model: ") == 1
+    assert files == files_of_two
+    for part, errors in one.metadata["errors"].items():
+        assert two.metadata["errors"][part] == pytest.approx(errors, rel=1e-8)
