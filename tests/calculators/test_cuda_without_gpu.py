@@ -9,6 +9,7 @@ from small_ldos import CORE, random_ldos_model
 from small_models import ENERGIES, WANNIER, random_model, randomize_nets, seeded
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, MLDFTCalculator, WannierTBCalculator
+from ase_mlelec.calculators import ldos_prediction
 from ase_mlelec.descriptors import ACE
 from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model
@@ -19,6 +20,7 @@ CLASSES = {
     "dos": DeepDOSCalculator,
     "dipole": DeepWannierCalculator,
     "ldos": MLDFTCalculator,
+    "ldos, streamed": MLDFTCalculator,
     "hamiltonian": WannierTBCalculator,
     "linear": DeepDOSCalculator,
 }
@@ -46,7 +48,9 @@ ALLOWED = {  # (file, function): why it may wait for the GPU or copy to the host
     ("descriptors/embedding.py", "moments"): "whether an atom is closer than the series of the embedding reaches",
     ("nets.py", "map_by_species"): "numbers of atoms of each species are sizes of arrays",
     # density of states on a grid, and the terms of the free energy
-    ("calculators/ml_dft.py", "<genexpr>"): CHECK,
+    ("calculators/ldos_prediction.py", "<genexpr>"): CHECK,
+    ("calculators/ldos_points.py", "spans"): "whether another pass over the points is needed",
+    ("calculators/ldos_points.py", "spectra_near"): SIZE,
     ("calculators/ml_dft.py", "<listcomp>"): RESULT,
     ("calculators/ml_dft.py", "_differentiate"): RESULT,
     ("descriptors/bispectrum/grid.py", "grid_chunks"): SEARCH,
@@ -101,7 +105,7 @@ ALLOWED = {  # (file, function): why it may wait for the GPU or copy to the host
 
 def moving(kind):
     """Atoms of a kind of calculator, and a model for them."""
-    if kind == "ldos":
+    if kind.startswith("ldos"):
         return bulk("AlO", "rocksalt", a=4.3, cubic=True), random_ldos_model(core_charges={"Al": CORE})
     if kind == "hamiltonian":
         return mx2_bilayer(), random_wannier_model(energy=True)
@@ -133,7 +137,7 @@ def steps(atoms, calc):
     return found
 
 
-SLOW = ("ldos", "hamiltonian", "linear")
+SLOW = ("ldos", "ldos, streamed", "hamiltonian", "linear")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +145,8 @@ SLOW = ("ldos", "hamiltonian", "linear")
 )
 def test_a_step_waits_for_the_gpu_at_known_places_only(kind, monkeypatch):
     atoms, model = moving(kind)
+    if "streamed" in kind:
+        monkeypatch.setattr(ldos_prediction, "MOST_COORDINATES", 0)
     wanted = steps(atoms.copy(), CLASSES[kind](model, device="cpu", on_extrapolation="ignore"))
     with gpu(monkeypatch) as mode:
         found = steps(atoms, CLASSES[kind](model, device="cuda", on_extrapolation="ignore"))
