@@ -26,9 +26,11 @@ def replacing(path: str | PathLike) -> Iterator:
 
     An interrupted program leaves the old file unchanged, and a reader never sees a part of the new file. The new file is
     on the disk before it replaces the old one, so that one of the two survives a power failure. Of processes that work
-    together (see ase_mlelec.processes) the first alone replaces the file.
+    together (see ase_mlelec.processes) the first alone replaces the file. Temporary files of killed programs are removed
+    by the next program that writes ``path``.
     """
     path = Path(os.path.realpath(path))  # keeps a link and replaces its target
+    _remove_dead(path)
     partial = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
         yield partial
@@ -36,6 +38,13 @@ def replacing(path: str | PathLike) -> Iterator:
             os.fsync(file.fileno())
         if processes.rank() == 0:
             os.replace(partial, path)
+    except OSError as error:
+        if partial.name in str(error) and not partial.exists():
+            raise PermissionError(
+                f"{path}: cannot be written, since nothing can be made in {path.parent} ({os.strerror(error.errno or 0)}); "
+                "choose another folder"
+            ) from None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -44,6 +53,7 @@ def replacing(path: str | PathLike) -> Iterator:
 def replacing_folder(path: str | PathLike) -> Iterator:
     """As ``replacing``, with the path of a temporary folder that gets the name ``path``, which must be free, at the end."""
     path = Path(os.path.realpath(path))
+    _remove_dead(path)
     partial = path.with_name(f".{os.getpid()}.part.{path.name}")
     partial.mkdir()
     try:
@@ -55,11 +65,40 @@ def replacing_folder(path: str | PathLike) -> Iterator:
 
 def remove_leftovers(path: str | PathLike) -> None:
     """Remove temporary files for ``path`` that killed programs left; the caller must hold a FileLock on ``path``."""
-    path = Path(os.path.realpath(path))
-    for name in os.listdir(path.parent):
+    for partial, _ in _partials(Path(os.path.realpath(path))):
+        partial.unlink(missing_ok=True)
+
+
+def _partials(path: Path) -> Iterator[tuple[Path, int]]:
+    """Iterate over the temporary files for ``path`` and the numbers of the processes that made them."""
+    for name in os.listdir(path.parent) if path.parent.is_dir() else ():
         pid, found, rest = name[1:].partition(".part.")
-        if found and name.startswith(".") and pid.isdigit() and rest == path.name:
-            path.with_name(name).unlink(missing_ok=True)
+        if found and name.startswith(".") and pid.isdecimal() and rest == path.name:
+            yield path.with_name(name), int(pid)
+
+
+def _remove_dead(path):
+    """Remove the temporary files for ``path`` of processes that are no more."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # others that write it may be on other machines
+        return
+    try:
+        for partial, pid in _partials(path):
+            if pid != os.getpid() and not _lives(pid):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+    except OSError:  # such as a folder of someone else; the write itself tells
+        pass
+
+
+def _lives(pid):
+    if os.name == "nt":  # where the signal 0 would end the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 class FileLock:

@@ -1,7 +1,10 @@
 """Files that appear whole or not at all, and locks."""
 
 import os
+import subprocess
+import sys
 
+import h5py
 import pytest
 
 from ase_mlelec.atomic_write import FileLock, remove_leftovers, replacing
@@ -50,6 +53,37 @@ def test_no_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "fcntl", None)
     with pytest.warns(UserWarning, match="no file locks here"):
         FileLock(tmp_path / "file").release()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder in which nobody can make files")
+@pytest.mark.parametrize("opened", [lambda path: open(path, "w"), lambda path: h5py.File(path, "w")])
+def test_folder_in_which_nothing_can_be_made(opened):
+    with pytest.raises(PermissionError) as caught, replacing("/proc/x.h5") as partial:
+        opened(partial)
+    assert str(caught.value).startswith("/proc/x.h5: cannot be written, since nothing can be made in /proc (")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
+def test_leftovers_of_killed_programs(tmp_path):
+    """SIGKILL leaves the temporary file; the next program that writes the file removes it, but not those of others."""
+    target = tmp_path / "a.h5"
+    code = (
+        "import sys, time; from ase_mlelec.atomic_write import replacing\n"
+        "with replacing(sys.argv[1]) as partial:\n    partial.write_text('x'); print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, target], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        (left,) = tmp_path.iterdir()
+        with replacing(target) as partial:
+            partial.write_text("while the other lives")
+        assert left.exists()
+        process.kill()
+    other = tmp_path / left.name.replace("a.h5", "b.h5")
+    other.write_text("of another file")
+    with replacing(target) as partial:
+        partial.write_text("after its end")
+    assert sorted(tmp_path.iterdir()) == sorted([other, target]) and target.read_text() == "after its end"
 
 
 def test_leftovers(tmp_path):
