@@ -1,7 +1,6 @@
 """Labeled structures from ase.Atoms and back, and from files that ASE reads."""
 
 import re
-import warnings
 from collections.abc import Iterable
 from functools import partial
 from os import PathLike
