@@ -3,9 +3,10 @@
     python 07_ice_infrared.py                           # 16 molecules, 5 ps at each pressure, about 15 minutes
     python 07_ice_infrared.py --repeat 4 --time 500     # 128 molecules and 0.5 ns, as in the paper
 
-Molecular dynamics at 300 K with classical nuclei.  In the paper the stretching band at about 3000 cm^-1 softens with
-pressure, the spectrum changes suddenly near 70 GPa, and two strong bands follow, which harden.  Writes to output/:
-07_ice_infrared.png and the recorded dipoles, from which `mlelec ir` draws spectra as well.
+Molecular dynamics at 300 K with classical nuclei; every run begins from ice at the pressure before it.  In the paper the
+stretching band at about 3000 cm^-1 softens with pressure, the spectrum changes suddenly near 70 GPa, and two strong bands
+follow, which harden.  Every finished picosecond is kept in output/07_ice; a longer run goes on from there.  Writes
+output/07_ice_infrared.png.
 
 Source: after Zhang et al. 2020, Figs. 2 and 3.
 """
@@ -15,60 +16,73 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from ase import units
-from ase.md.bussi import Bussi
 from matplotlib.figure import Figure
 
-from ase_mlelec import DeepWannierCalculator, ElectronicRecorder
+from ase_mlelec import DeepWannierCalculator
 from ase_mlelec.analysis.plots import COLORS, plot_spectrum, plot_stack
 from ase_mlelec.physics import spectra
 
-sys.path.insert(0, str(Path(__file__).parent / "dft"))
+HERE = Path(__file__).parent
+sys.path += [str(HERE), str(HERE / "dft")]
 import ice
+from trajectories import EVERY, strongest, trajectory
 
-RESOLUTION, SHORTEST = 40.0, 4.2  # cm^-1; ps, of which a fifth has that resolution
+TEMPERATURE = 300  # K
+RESOLUTION, N_BLOCKS = 40.0, 5  # cm^-1, or what a block of the run allows
 DEUTERIUM = 2.014  # amu
 PAPER = 3000, 70  # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
 
 
-def run(calc, pressure, path, arguments, hydrogen_mass=1.008):
-    """Molecular dynamics at ``pressure``, GPa: wavenumbers cm^-1, alpha n cm^-1 and its standard error."""
-    rng, n_steps = np.random.default_rng(pressure), int(1000 * arguments.time / ice.STEP)
-    atoms = ice.compressed(calc, pressure, rng, arguments.repeat, 300, min(n_steps // 4, 4000), hydrogen_mass)
-    dyn = Bussi(atoms, ice.STEP * units.fs, 300, taut=2000 * units.fs, rng=rng)
-    recorder = ElectronicRecorder(atoms, path, ("dipole", "cell", "temperature"), dyn=dyn, resume=False)
-    dyn.attach(recorder, interval=2)
-    dyn.run(n_steps)
-    dipoles = recorder.results["dipole"]
-
-    def absorption(part):
-        return spectra.infrared(part, 2 * ice.STEP, 300, atoms.get_volume(), resolution=RESOLUTION)
-
-    alpha_n, error = spectra.block_error(lambda part: absorption(part)[1], dipoles)
-    return absorption(dipoles)[0], alpha_n, error
+def runs(calc, pressures, repeat, picoseconds, folder):
+    """Iterator over (pressure, Atoms at its beginning, trajectory); kept in the folder."""
+    for pressure, atoms in zip(pressures, ice.chain(calc, pressures, folder, repeat, TEMPERATURE)):
+        yield pressure, atoms.copy(), dynamics(atoms, folder / f"{pressure}GPa", picoseconds, pressure)
 
 
-def strongest(wavenumbers, alpha_n, low, high=np.inf):
-    """Wavenumber of the largest absorption between two wavenumbers."""
-    return wavenumbers[np.argmax(np.where((wavenumbers > low) & (wavenumbers < high), alpha_n, 0))]
+def dynamics(atoms, path, picoseconds, seed):
+    pressure = {"pressure": lambda atoms: ice.pressure_of(atoms.get_stress(voigt=False, include_ideal_gas=True))}
+    return trajectory(atoms, path, picoseconds, ice.STEP, TEMPERATURE, seed, pressure)
 
 
-def picture(pressures, runs, heavy):
-    figure = Figure(figsize=(10.5, 5.2), layout="constrained")
+def heavy_spectrum(calc, folder, pressure, picoseconds):
+    """As ``absorption``, of D2O that begins as H2O at the pressure does, with momenta of the same temperature."""
+    atoms = ice.read(folder / f"{pressure}GPa.extxyz")
+    light, momenta = atoms.get_masses(), atoms.get_momenta()
+    atoms.set_masses(np.where(atoms.symbols == "H", DEUTERIUM, light))
+    atoms.set_momenta(momenta * np.sqrt(atoms.get_masses() / light)[:, None])
+    atoms.calc = calc
+    return absorption(dynamics(atoms, folder / f"heavy_{pressure}GPa", picoseconds, pressure), atoms.get_volume())
+
+
+def absorption(run, volume):
+    """Wavenumbers cm^-1, alpha n cm^-1 and its standard error from five blocks of the trajectory."""
+    step, temperature = EVERY * ice.STEP, run["temperature"].mean()
+    finest = 1.01 * spectra.finest_resolution(step * (len(run["dipoles"]) // N_BLOCKS))
+
+    def spectrum(dipoles):
+        return spectra.infrared(dipoles, step, temperature, volume, resolution=max(RESOLUTION, finest))
+
+    alpha_n, error = spectra.block_error(lambda part: spectrum(part)[1], run["dipoles"], N_BLOCKS)
+    return spectrum(run["dipoles"])[0], alpha_n, error
+
+
+def picture(pressures, found, heavy_ice):
+    figure = Figure(figsize=(10.5, 3.2 + 0.5 * len(pressures)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    wavenumbers, labels = runs[0][0], [f"{pressure} GPa" for pressure in pressures]
-    plot_stack(left, wavenumbers, [alpha_n for _, alpha_n, _ in runs], labels)
-    left.set(xlabel="wavenumber (cm$^{-1}$)", ylabel=r"$\alpha n$", title="H$_2$O, 300 K")
+    wavenumbers, labels = found[0][0], [f"{pressure} GPa" for pressure in pressures]
+    curves, errors = ([each[k] for each in found] for k in (1, 2))
+    plot_stack(left, wavenumbers, curves, labels, errors=errors)
+    left.set(xlabel="wavenumber (cm$^{-1}$)", ylabel=r"$\alpha n$", title=f"H$_2$O, {TEMPERATURE} K")
     # what the paper says in words: where the stretching band starts from, and between which curves the change is
     left.axvline(PAPER[0], color="0.4", lw=1, ls=(0, (4, 3)), label=f"paper: stretching band, {PAPER[0]} cm$^{{-1}}$")
     between = np.searchsorted(pressures, PAPER[1])
-    if 0 < between < len(runs):
-        level = (between - 0.06) * np.mean([alpha_n.max() for _, alpha_n, _ in runs])
+    if 0 < between < len(found):
+        level = (between - 0.06) * np.mean([alpha_n.max() for alpha_n in curves])
         left.axhline(level, color=COLORS[2], lw=1, ls=(0, (1, 2)), label=f"paper: abrupt change, {PAPER[1]} GPa")
     left.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    for name, (_, alpha_n, error), color in ("H$_2$O", runs[0], COLORS[0]), ("D$_2$O", heavy, COLORS[2]):
+    for name, (_, alpha_n, error), color in ("H$_2$O", found[0], COLORS[0]), ("D$_2$O", heavy_ice, COLORS[2]):
         plot_spectrum(right, wavenumbers, alpha_n / 1000, error / 1000, label=name, color=color)
-    right.set_title(f"{labels[0]}, 300 K")
+    right.set_title(f"{labels[0]}, {TEMPERATURE} K")
     right.legend(frameon=False)
     return figure
 
@@ -78,22 +92,21 @@ def main():
     parser.add_argument("--model", default="ice")
     parser.add_argument("--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa, increasing")
     parser.add_argument("--repeat", type=int, default=2, help="2: 16 molecules (default), 4: 128 molecules")
-    parser.add_argument("--time", type=float, default=5.0, help="of each run, ps (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output")
+    parser.add_argument("--time", type=int, default=5, help="of each run, ps (%(default)s)")
+    parser.add_argument("--output", type=Path, default=HERE / "output")
     arguments = parser.parse_args()
-    if arguments.time < SHORTEST:
-        parser.error(
-            f"--time: got {arguments.time:g} ps, need {SHORTEST:g} for spectra of {RESOLUTION:g} cm^-1 with error bars"
-        )
-    arguments.output.mkdir(exist_ok=True)
-    calc, runs = DeepWannierCalculator(arguments.model), []
-    for pressure in arguments.pressures:
-        runs.append(run(calc, pressure, arguments.output / f"07_ice_{pressure}GPa.h5", arguments))
-        high, low = (strongest(*runs[-1][:2], *part) for part in ((1900,), (100, 1900)))
+    if arguments.time < 1:
+        parser.error(f"--time: got {arguments.time} ps, need 1 or more")
+    calc = DeepWannierCalculator(arguments.model, on_extrapolation="warn")
+    folder, found = arguments.output / "07_ice" / f"{2 * arguments.repeat**3}_molecules", []
+    for pressure, atoms, run in runs(calc, arguments.pressures, arguments.repeat, arguments.time, folder):
+        found.append(absorption(run, atoms.get_volume()))
+        high, low = (strongest(*found[-1][:2], band) for band in ((1900, np.inf), (100, 1900)))
         print(f"{pressure} GPa: strongest absorption at {high:.0f} cm^-1, below 1900 at {low:.0f} cm^-1", flush=True)
-    heavy = run(calc, arguments.pressures[0], arguments.output / "07_heavy_ice.h5", arguments, DEUTERIUM)
-    print(f"H2O to D2O: {strongest(*runs[0][:2], 1900) / strongest(*heavy[:2], 1400):.3f} in wavenumber")
-    picture(arguments.pressures, runs, heavy).savefig(arguments.output / "07_ice_infrared.png", dpi=120)
+    heavy_ice = heavy_spectrum(calc, folder, arguments.pressures[0], arguments.time)
+    ratio = strongest(*found[0][:2], (1900, np.inf)) / strongest(*heavy_ice[:2], (1400, np.inf))
+    print(f"H2O to D2O: {ratio:.3f} in wavenumber")
+    picture(arguments.pressures, found, heavy_ice).savefig(arguments.output / "07_ice_infrared.png", dpi=120)
 
 
 if __name__ == "__main__":

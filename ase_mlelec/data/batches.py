@@ -68,6 +68,10 @@ class Batch:
             return weights
         return weights * (factors[self.system.batch] if LABELS[name].of_atoms else factors)
 
+    def weights_of(self, name: str) -> torch.Tensor:
+        """Weights [B] of a label of all structures: configuration weights times those of the label."""
+        return self.weights * self.label_weights.get(name, 1.0)
+
     def parts(self, model: Model, quantity: str) -> list | None:
         """Parts of the centers with a quantity of ``model``, by species; None where only edges will do."""
         head = model.heads[quantity]

@@ -29,7 +29,7 @@ from ase_mlelec.train.block_ridge import (
 from ase_mlelec.train.drawn_nets import DrawnNet
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
 from ase_mlelec.train.log import readable_errors
-from ase_mlelec.train.losses import AtomicLoss, check_terms, row_errors
+from ase_mlelec.train.losses import AtomicLoss, check_terms, row_errors, weights_of_sums
 from ase_mlelec.train.slope_rows import SlopeSums, slope_rows, tell_of_order
 
 WHAT = "the closed form of the {}"
@@ -175,7 +175,7 @@ def _checked_rows(drawn, batches, chosen):
 def weighted_rows(drawn: DrawnNet, batch: Batch) -> list[tuple[Tensor, Tensor]]:
     """Rows [n, P] and targets [n, S] of the atoms, and of the sums per center of the structures, of a batch.
 
-    Rows and targets are multiplied by the roots of the configuration weights. Targets are labels less the prediction of
+    Rows and targets are multiplied by the roots of the weights of the labels. Targets are labels less the prediction of
     the bias alone, in the units of ``DrawnNet.columns``.
     """
     model, name = drawn.model, drawn.name
@@ -189,17 +189,17 @@ def weighted_rows(drawn: DrawnNet, batch: Batch) -> list[tuple[Tensor, Tensor]]:
     found = [none, none]
     if atomic is not None and len(atomic):
         mine = batch.matching(label, columns)[batch.matching(label, is_center)]
-        found[0] = _flat(drawn, mine, atomic, batch.weights[owners])
+        found[0] = _flat(drawn, mine, atomic, batch.weights_of(label)[owners])
     if total is not None:
         counts = batch.system.sum_per_system(is_center.to(columns)).clamp(min=1)[structures]
         mine = batch.system.sum_per_system(columns)[structures] / counts[:, None, None]
         error = total.reshape(len(total), -1) / counts[:, None]
-        found[1] = _flat(drawn, mine, error, batch.weights[structures])
+        found[1] = _flat(drawn, mine, error, weights_of_sums(batch, name)[structures])
     return found
 
 
 def _flat(drawn, columns, errors, weights):
-    """Rows and targets of columns [n, d, P], errors [n, ...] and configuration weights [n]."""
+    """Rows and targets of columns [n, d, P], errors [n, ...] and weights [n]."""
     roots, d = weights.sqrt(), columns.shape[1]
     rows = (columns * roots[:, None, None]).flatten(0, 1)
     targets = -(errors.reshape(len(errors), -1) / drawn.scale_of_targets()) * roots[:, None]

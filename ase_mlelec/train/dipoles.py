@@ -95,7 +95,9 @@ def _of_vectors(frame, known, charge):
         found[SUM] = (charges @ frame.atoms.positions - np.asarray(frame.labels[DIPOLE])) / charge
     if has_only_charges(frame):
         found[SLOPES] = (charges[:, None, None] * np.eye(3) - np.asarray(frame.labels[BORN])) / charge
-    return replace(frame, labels=frame.labels | found)
+    sources = {SUM: DIPOLE, SLOPES: BORN}
+    weights = {label: frame.label_weights[sources[label]] for label in found if sources[label] in frame.label_weights}
+    return replace(frame, labels=frame.labels | found, label_weights=frame.label_weights | weights)
 
 
 def settle_branches(frames: Frames, known: Mapping[str, Any], centers: Sequence[str]) -> Frames:

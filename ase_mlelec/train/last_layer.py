@@ -121,7 +121,9 @@ def _rows_of_energy(model, batch, n_moves, generator):
         n, mine = batch.matching("energy", n_atoms), batch.matching("energy", energy)
         root = n.sqrt()
         rows = batch.matching("energy", sums) / root[:, None]
-        yield Rows("energy", rows, (mine - batch.labels["energy"]) / root, batch.matching("energy", batch.weights))
+        yield Rows(
+            "energy", rows, (mine - batch.labels["energy"]) / root, batch.matching("energy", batch.weights_of("energy"))
+        )
     if "forces" in labels:
         errors = torch.zeros_like(system.positions)
         having = batch.has("forces")[system.batch]
@@ -129,7 +131,7 @@ def _rows_of_energy(model, batch, n_moves, generator):
         along = torch.stack([system.sum_per_system((move * errors).sum(dim=1)) for move in moves])
         chosen, root = batch.has("forces"), (3 * n_atoms).sqrt()
         rows = (changes / root[:, None])[:, chosen].flatten(0, 1)
-        weights = batch.weights[chosen].repeat(n_moves) / n_moves
+        weights = batch.weights_of("forces")[chosen].repeat(n_moves) / n_moves
         yield Rows("forces", rows, -(along / root)[:, chosen].flatten(), weights)
 
 

@@ -247,26 +247,16 @@ class AtomicLoss:
         atomic, owners, total, structures = row_errors(model, batch, self.quantity)
         loss, squares = batch.system.positions.new_zeros(()), {}
         if atomic is not None and len(atomic):
-            weights = self._weights(batch, QUANTITIES[self.quantity].atomic)
+            weights = batch.weights_of(QUANTITIES[self.quantity].atomic)
             weighted, squares[self.errors[0]] = mean_squares(atomic, weights[owners])
             loss = loss + self.atomic * weighted
         if total is not None:
             counts = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
             total = total.reshape(len(total), -1) / counts[structures].clamp(min=1)[:, None]
-            row = QUANTITIES[self.quantity]
-            # sums of labels by atom come first, see row_errors
-            weights = torch.where(
-                batch.has(row.atomic), *(self._weights(batch, name) for name in (row.atomic, row.total))
-            )
-            weights = weights[structures]
+            weights = weights_of_sums(batch, self.quantity)[structures]
             weighted, squares[self.errors[1]] = mean_squares(total, weights)
             loss = loss + self.total * weighted + self.of_sums(model, total, weights)
         return loss, squares
-
-    @staticmethod
-    def _weights(batch, label):
-        """Weights [B] of a label of all structures."""
-        return batch.weights * batch.label_weights.get(label, 1.0)
 
     def of_sums(self, model: Model, errors: Tensor, weights: Tensor) -> Tensor | float:
         """Further terms of the errors of sums per atom [b, K] with weights [b]; here none."""
@@ -337,7 +327,7 @@ class VectorLoss(AtomicLoss):
         if not self.born or label not in batch.labels:
             return loss, squares
         error = batch.matching(label, slopes_of_sums(model, batch, self.quantity)) - batch.labels[label]
-        weights = batch.matching(label, self._weights(batch, label)[batch.system.batch])
+        weights = batch.matching(label, batch.weights_of(label)[batch.system.batch])
         weighted, squares[self.errors[2]] = mean_squares(error, weights)
         return loss + self.born * weighted, squares
 
@@ -357,6 +347,12 @@ def mean_squares(errors: Tensor, weights: Tensor) -> tuple:
     """(weighted mean square, mean square) of errors [n, ...] with weights [n], which need not add up to n."""
     squares = errors.square().reshape(len(errors), -1)
     return (weights[:, None] * squares).mean(), squares.detach().mean()
+
+
+def weights_of_sums(batch: Batch, quantity: str) -> Tensor:
+    """Weights [B] of the sums of a quantity over structures: of the labels by atom, where ``row_errors`` takes these."""
+    row = QUANTITIES[quantity]
+    return torch.where(batch.has(row.atomic), batch.weights_of(row.atomic), batch.weights_of(row.total))
 
 
 def row_errors(model: Model, batch: Batch, quantity: str) -> tuple:

@@ -53,7 +53,7 @@ class SlopeSums(BlockSums):
 
 
 def slope_rows(drawn: DrawnNet, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Rows [n, P] and targets [n, 2] of the derivatives of a batch, with the roots of configuration weights.
+    """Rows [n, P] and targets [n, 2] of the derivatives of a batch, with the roots of the weights of the labels.
 
     Targets are the labels, and the transposed labels, less the derivatives of the bias alone.
     """
@@ -64,7 +64,7 @@ def slope_rows(drawn: DrawnNet, batch: Batch) -> tuple[Tensor, Tensor]:
     columns, of_bias = slope_columns(drawn, batch)
     given, bias = batch.labels[label], batch.matching(label, of_bias)
     targets = torch.stack([given - bias, given.mT - bias], dim=-1)
-    roots = batch.matching(label, batch.weights[batch.system.batch]).sqrt()[:, None, None, None]
+    roots = batch.matching(label, batch.weights_of(label)[batch.system.batch]).sqrt()[:, None, None, None]
     return (roots * batch.matching(label, columns)).flatten(0, 2), (roots * targets).flatten(0, 2)
 
 

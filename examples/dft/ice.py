@@ -313,6 +313,45 @@ def constant_pressure(atoms, pressure, temperature):
     return IsotropicMTKNPT(atoms, step, temperature, pressure * units.GPa, 100 * step, 400 * step)
 
 
+def chain(calc, pressures, folder, repeat=4, temperature=300, last=None):
+    """Iterator over Atoms at pressures in GPa, each from the one before; kept in the folder, one file for each.
+
+    last : (pressure, Atoms) to begin with, default the first pressure from ice VII as built
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for pressure in pressures:
+        file = folder / f"{pressure}GPa.extxyz"
+        if not file.exists():
+            if last is None:
+                rng = np.random.default_rng(pressure)
+                last = pressure, compressed(calc, pressure, rng, repeat, temperature, 1000)
+            atoms = last[1].copy()
+            scale = np.interp(pressure, PRESSURES, LATTICE_CONSTANTS) / np.interp(last[0], PRESSURES, LATTICE_CONSTANTS)
+            atoms.set_cell(atoms.cell * scale, scale_atoms=True)
+            atoms.calc = calc
+            equilibrate(atoms, pressure, temperature)
+            with replacing(file) as partial:
+                write(partial, bare(atoms), format="extxyz")
+        last = pressure, read(file)
+        last[1].calc = calc
+        yield last[1]
+
+
+def equilibrate(atoms, pressure, temperature, steps=(200, 500), kept=300):
+    """Bring atoms to a pressure in GPa, and their cell to its mean over the last steps; both dynamics in turn."""
+    barostat(atoms, pressure, temperature).run(steps[0])
+    run, volumes = constant_pressure(atoms, pressure, temperature), []
+    run.attach(lambda: volumes.append(atoms.get_volume()))
+    run.run(steps[1])
+    atoms.set_cell(atoms.cell * (np.mean(volumes[-kept:]) / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
+
+
+def bare(atoms):
+    """Atoms with momenta and masses, and nothing else that a file of them would have."""
+    masses, momenta = atoms.get_masses(), atoms.get_momenta()
+    return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True, masses=masses, momenta=momenta)
+
+
 def names(path):
     return {atoms.info["name"] for atoms in read(path, ":")} if Path(path).exists() else set()
 

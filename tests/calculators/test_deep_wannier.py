@@ -217,6 +217,16 @@ def test_second_order_in_the_field(atoms):
     assert_close(slopes, moment, 1e-8)  # the enthalpy is quadratic in the field
     two.set(electric_field=FIELD)
     assert_gradient(two, atoms)
+
+    def of_field(step, result):
+        two.set(electric_field=FIELD + step * np.eye(3)[1])
+        return result(atoms).copy()
+
+    # mixed and second derivatives: Born charges of the forces, the polarizability of the dipole
+    assert_close(five_point(lambda step: of_field(step, two.get_forces)), born[:, 1], 1e-8)
+    moments = five_point(lambda step: of_field(step, lambda atoms: dipole(two, atoms)))
+    assert_close(moments, alpha[1] / units.COULOMB, 1e-8)
+    two.set(electric_field=FIELD)
     assert np.abs(born - DeepWannierCalculator(model()).get_born_charges(atoms)).max() > 1e-4
     with pytest.raises(CalculatorSetupError, match=r"got field_order=2 for a model of energy, dipole; load one"):
         DeepWannierCalculator(model(heads=("energy", "dipole")), field_order=2)

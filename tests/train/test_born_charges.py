@@ -129,6 +129,22 @@ def test_charges_of_a_model_are_recovered(truth, mixture):
         np.testing.assert_allclose(own, expected, atol=1e-4 * size)
 
 
+def test_weights_of_charges(truth):
+    """The weight of a label of all that a structure has is that of the structure; of another label it has no effect."""
+    frames, model, columns = truth
+    given = labeled(frames, {"born_charges": [1.5**k * each for k, each in enumerate(columns["born_charges"])]})
+
+    def found(weight, **labels):
+        given.frames[2].weight, given.frames[2].label_weights = weight, labels
+        known, own = with_sums(given, KNOWN), copy.deepcopy(model)
+        fit_closed_form(own, known, VectorLoss(0.0, 0.0, 1.0))
+        return born_of(own, frames.take([2]))[0]
+
+    expected = found(0.1)
+    np.testing.assert_allclose(found(1.0, born_charges=0.1), expected, atol=1e-9)
+    assert np.abs(found(1.0, dipole=0.1) - expected).max() > 1e-3
+
+
 def test_swapped_indices_are_noticed(truth):
     frames, model, columns = truth
     swapped = labeled(frames, {"born_charges": [np.swapaxes(each, 1, 2) for each in columns["born_charges"]]})

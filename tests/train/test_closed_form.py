@@ -30,13 +30,15 @@ KINDS = {"dos": SpectrumHead, "dipole": VectorHead, "polarizability": TensorHead
 
 
 def data_of(name):
-    """Six structures: with labels of atoms and of sums, of sums alone, of atoms alone; one weighs half."""
+    """Six structures: with labels of atoms and of sums, of sums alone, of atoms alone; some, or labels, weigh less."""
     frames = make_frames(6) if name == "dos" else make_wannier_frames(6)
     row = QUANTITIES[name]
     for k, frame in enumerate(frames):
         kept = (row.atomic, row.total) if k < 2 else (row.total,) if k < 4 else (row.atomic,)
         frame.labels = {label: frame.labels[label] for label in kept}
     frames.frames[1].weight = frames.frames[3].weight = 0.5
+    frames.frames[1].label_weights = {row.atomic: 0.3, row.total: 7.0}  # the sum is that of the labels of atoms
+    frames.frames[2].label_weights = {row.atomic: 7.0, row.total: 0.2}
     return frames
 
 
@@ -96,15 +98,16 @@ def by_numpy(model, name, frames, ridge, weights, drawn_for=None):
         if row.symmetric:
             labels = {label: (value + np.swapaxes(value, -1, -2)) / 2 for label, value in labels.items()}
         center = np.ones(len(frame.atoms), bool) if name == "dos" else frame.atoms.numbers == 8
+        weight = frame.weight * frame.label_weights.get(row.atomic if row.atomic in labels else row.total, 1.0)
         if row.atomic in labels:
             value = labels[row.atomic].reshape(len(center), -1)
-            rows[0].append(np.sqrt(frame.weight) * columns[center])
-            targets[0].append(np.sqrt(frame.weight) * (value - start)[center])
+            rows[0].append(np.sqrt(weight) * columns[center])
+            targets[0].append(np.sqrt(weight) * (value - start)[center])
             total = value.sum(axis=0)
         else:
             total = labels[row.total].ravel()
-        rows[1].append(np.sqrt(frame.weight) * columns.sum(axis=0)[None] / center.sum())
-        targets[1].append(np.sqrt(frame.weight) * (total - start.sum(axis=0))[None] / center.sum())
+        rows[1].append(np.sqrt(weight) * columns.sum(axis=0)[None] / center.sum())
+        targets[1].append(np.sqrt(weight) * (total - start.sum(axis=0))[None] / center.sum())
     scale = float(drawn.scale_of_targets()[0]) if name == "dos" else 1.0
     normal, right = 0, 0
     for a, b, weight in zip(rows, targets, weights):

@@ -74,7 +74,15 @@ def plot_spectrum(
     return ax
 
 
-def plot_stack(ax: Axes, x: ArrayLike, curves: ArrayLike, labels: Sequence[str], *, cmap: str = "viridis") -> Axes:
+def plot_stack(
+    ax: Axes,
+    x: ArrayLike,
+    curves: ArrayLike,
+    labels: Sequence[str],
+    *,
+    errors: ArrayLike | None = None,
+    cmap: str = "viridis",
+) -> Axes:
     """Curves above each other, such as spectra at several pressures, each with a separate base line.
 
     Parameters
@@ -84,6 +92,8 @@ def plot_stack(ax: Axes, x: ArrayLike, curves: ArrayLike, labels: Sequence[str],
         Drawn from the bottom to the top in one unit; the base lines are as far apart as the mean curve is high.
     labels : sequence [n] of str
         Written at the right end of each curve.
+    errors : arrays [n, K], optional
+        Standard errors of the curves, drawn as bands.
 
     References
     ----------
@@ -94,6 +104,9 @@ def plot_stack(ax: Axes, x: ArrayLike, curves: ArrayLike, labels: Sequence[str],
     colors = colormaps[cmap](np.linspace(0, 0.85, len(curves)))
     for k, (curve, label, color) in enumerate(zip(curves, labels, colors, strict=True)):
         ax.plot(x, curve + k * step, color=color, lw=1.3, zorder=3 + len(curves) - k)
+        if errors is not None:
+            error = np.asarray(errors[k])
+            ax.fill_between(x, curve + k * step - error, curve + k * step + error, color=color, alpha=0.3, lw=0)
         ax.axhline(k * step, color="0.8", lw=0.6, zorder=0)
         place: dict[str, Any] = dict(
             xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right"
