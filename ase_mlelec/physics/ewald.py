@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ase_mlelec import units
-from ase_mlelec.physics import grid
+from ase_mlelec.physics import grid, mesh
 from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chunks
 
 _REACH = 6.0  # both sums end where their terms have fallen to e^-36 = 2e-16
@@ -32,7 +32,8 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor, width: Tensor | flo
 
     Charges with a width σ are Gaussians, q exp(-r²/2σ²)/(2πσ²)^(3/2), whose interaction is erf(βr)/r with β = 1/2σ. Then
     erfc(αr) - erfc(βr) takes the place of erfc(αr), 1/α² - 1/β² that of 1/α², and α is at most β. The energy of each
-    Gaussian itself, q²β/√π, is left out, as it is of points.
+    Gaussian itself, q²β/√π, is left out, as it is of points. Many Gaussians are summed by way of a mesh (see
+    ase_mlelec.physics.mesh), in a time of order N log N where α is β, to about 1e-10 of the energy.
 
     Parameters
     ----------
@@ -72,14 +73,14 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor, width: Tensor | flo
     check_charges(positions, charges)
     grid.check_cell(cell)
     beta = _largest_splitting(width)
-    alpha = min(_splitting(len(positions), cell), beta)
+    alpha = _splitting(len(positions), cell, beta)
     volume = grid.volume(cell)
     scaled = positions @ torch.linalg.inv(cell)
     scaled = scaled - scaled.detach().floor()
     background = math.pi / (2 * volume) * (alpha**-2 - beta**-2) * charges.sum() ** 2
     itself = alpha / math.sqrt(math.pi) * (charges**2).sum()
     near = _real_sum(scaled, charges, cell, alpha, beta) if alpha < beta else 0.0
-    return units.COULOMB * (near + _reciprocal_sum(scaled, charges, cell, alpha) - itself - background)
+    return units.COULOMB * (near + _reciprocal_sum(scaled, charges, cell, alpha, beta < math.inf) - itself - background)
 
 
 def _largest_splitting(width):
@@ -102,15 +103,25 @@ def check_charges(positions: Tensor, charges: Tensor) -> None:
     check_finite(positions=positions, charges=charges)
 
 
-def _splitting(n_atoms, cell):
-    """The α, 1/Å, at which both sums together are cheapest: time grows as N^1.5 but for the search of pairs."""
+def _splitting(n_atoms, cell, beta):
+    """The α, 1/Å, at most β, at which both sums together are cheapest; at β there is none over pairs.
+
+    For points time grows as N^1.5 but for the search of pairs.
+    """
     cell = cell.detach().cpu()
     alpha = torch.logspace(-2, 2, 201, dtype=cell.dtype) * 6 / grid.volume(cell) ** (1 / 3)
+    alpha = alpha.clamp(max=beta)
     looked_at = n_atoms**2 / 2 * (2 * _image_reach(cell, alpha) + 1).prod(-1)
     pairs = n_atoms**2 / 2 * 4 / 3 * math.pi * (_REACH / alpha) ** 3 / grid.volume(cell)
-    waves = (2 * _wave_reach(cell, alpha) + 1).prod(-1) / 2
-    cost = _COST_OF_LOOK * looked_at + _COST_OF_PAIR * pairs + (_COST_OF_WAVE_VECTOR + n_atoms) * waves
-    return alpha[cost.argmin()].item()
+    near = torch.where(alpha < beta, _COST_OF_LOOK * looked_at + _COST_OF_PAIR * pairs, 0.0)
+    return alpha[(near + _cost_of_waves(n_atoms, _wave_reach(cell, alpha), beta < math.inf)).argmin()].item()
+
+
+def _cost_of_waves(n_atoms, reach, by_mesh):
+    """Cost of the sum over waves, by way of a mesh where this is allowed and faster."""
+    waves = (2 * reach + 1).prod(-1) / 2
+    every = n_atoms * waves
+    return _COST_OF_WAVE_VECTOR * waves + (torch.minimum(every, mesh.cost(n_atoms, reach)) if by_mesh else every)
 
 
 def _image_reach(cell, alpha):
@@ -195,9 +206,9 @@ def _check_distances(squares):
         )
 
 
-def _reciprocal_sum(scaled, charges, cell, alpha):
+def _reciprocal_sum(scaled, charges, cell, alpha, by_mesh):
     """2π/Ω ``Σ_{G≠0}`` exp(-G²/4α²)/G² ``|S(G)|²``, 1/Å."""
-    vectors, share, intensity = waves(scaled, charges, cell, alpha)
+    vectors, share, intensity = waves(scaled, charges, cell, alpha, by_mesh)
     squares = (vectors @ grid.reciprocal_cell(cell)).square().sum(-1)
     nonzero = vectors.any(-1)
     squares = torch.where(nonzero, squares, 1.0)
@@ -205,7 +216,7 @@ def _reciprocal_sum(scaled, charges, cell, alpha):
     return 2 * math.pi / grid.volume(cell) * (share * torch.exp(-squares / (4 * alpha**2)) / squares * intensity).sum()
 
 
-def waves(scaled: Tensor, charges: Tensor, cell: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+def waves(scaled: Tensor, charges: Tensor, cell: Tensor, alpha: float, by_mesh: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Wave vectors up to where exp(-G²/4α²) has fallen to e^-36, one of each pair of opposite ones.
 
     Parameters
@@ -215,6 +226,8 @@ def waves(scaled: Tensor, charges: Tensor, cell: Tensor, alpha: float) -> tuple[
     charges : Tensor [N], e
     cell : Tensor [3, 3], Å
     alpha : float, 1/Å
+    by_mesh : bool
+        Whether a mesh may be used where it is faster; intensities are then approximate, least at low frequencies.
 
     Returns
     -------
@@ -232,5 +245,7 @@ def waves(scaled: Tensor, charges: Tensor, cell: Tensor, alpha: float) -> tuple[
         for first, last in zip((-reach[0], -reach[1], 0), reach)
     )
     vectors = torch.cartesian_prod(k1, k2, k3)
-    factor = grid.structure_factor(scaled, charges, (k1, k2, k3)).flatten()
+    every = float(len(scaled) * len(vectors))
+    fast = by_mesh and float(mesh.cost(len(scaled), torch.tensor(reach))) < every
+    factor = (mesh if fast else grid).structure_factor(scaled, charges, (k1, k2, k3)).flatten()
     return vectors, torch.where(vectors[:, 2] > 0, 2.0, 1.0), factor.real.square() + factor.imag.square()

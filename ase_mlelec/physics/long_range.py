@@ -119,7 +119,7 @@ def _of_slab(positions, charges, periods, width):
     length = 2 * float(height.max() - height.min()) + 4 * _REACH * width
     cell = torch.cat([periods, length * unit[None]])
     scaled = positions @ torch.linalg.inv(cell)
-    vectors, share, intensity = ewald.waves(scaled, charges, cell, 1 / (2 * width))
+    vectors, share, intensity = ewald.waves(scaled, charges, cell, 1 / (2 * width), True)
     waves = vectors @ grid.reciprocal_cell(cell)
     along = waves @ unit
     squares = waves.square().sum(-1)

@@ -62,7 +62,7 @@ def test_splitting_does_not_matter(cell, n_atoms, alphas, monkeypatch):
 
     chosen = everything()
     for alpha in alphas:
-        monkeypatch.setattr(ewald, "_splitting", lambda n_atoms, cell: alpha)
+        monkeypatch.setattr(ewald, "_splitting", lambda n_atoms, cell, beta: alpha)
         torch.testing.assert_close(everything(), chosen, rtol=1e-11, atol=1e-10)
 
 
