@@ -29,7 +29,7 @@ from ase_mlelec.train.evaluate import errors
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
-dynamics = importlib.import_module("14_water_infrared")
+dynamics, trajectories = map(importlib.import_module, ("14_water_infrared", "trajectories"))
 
 COLUMNS = {
     "data_2": {
@@ -68,12 +68,12 @@ def bands_of(run, kind, volume):
     def places(dipoles):
         wavenumbers, alpha_n = spectra.infrared(
             dipoles,
-            dynamics.EVERY * dynamics.STEPS[kind],
+            trajectories.EVERY * dynamics.STEPS[kind],
             run["temperature"].mean(),
             volume,
             resolution=dynamics.RESOLUTION,
         )
-        return np.array([dynamics.strongest(wavenumbers, alpha_n, band) for band in dynamics.BANDS[kind].values()])
+        return np.array([trajectories.strongest(wavenumbers, alpha_n, band) for band in dynamics.BANDS[kind].values()])
 
     return spectra.block_error(places, run["dipoles"])
 
@@ -86,7 +86,7 @@ def table_of_bands(runs, volume, experiment):
         (light, heavy), (first, second) = ([each[k] for each in part] for part in (places, bars))
         ratio = light / heavy
         bar = ratio * np.hypot(first / light, second / heavy)
-        measured = "" if experiment is None else f"{dynamics.strongest(*experiment.T, band):.0f}"
+        measured = "" if experiment is None else f"{trajectories.strongest(*experiment.T, band):.0f}"
         yield f"| {name} | {light:.0f} ± {first:.0f} | {measured} | {heavy:.0f} ± {second:.0f} | {ratio:.3f} ± {bar:.3f} |"
 
 
@@ -101,7 +101,7 @@ def sum_rule(calc, start, run, kind, n_structures=10):
     for positions in run["positions"][:: max(1, len(run["positions"]) // n_structures)]:
         atoms.positions = positions
         sums.append((calc.get_born_charges(atoms) ** 2).sum(axis=(1, 2)) @ (1 / masses))
-    step, highest = dynamics.EVERY * dynamics.STEPS[kind], 5500
+    step, highest = trajectories.EVERY * dynamics.STEPS[kind], 5500
     temperature, volume = run["temperature"].mean(), start.get_volume()
 
     def integral(dipoles):
@@ -211,7 +211,7 @@ def first_peak(run, start):
 
 def diffusion(run, start, kind):
     """Self-diffusion coefficient of oxygen, Å^2/ps, in this cell, and its standard error from four blocks."""
-    oxygen, frame = start.numbers == 8, dynamics.FRAME * dynamics.STEPS[kind] / 1000
+    oxygen, frame = start.numbers == 8, trajectories.FRAME * dynamics.STEPS[kind] / 1000
 
     def slope(positions):
         places = positions[:, oxygen].astype(float)
@@ -235,7 +235,7 @@ def table_of_runs(runs, start, calc):
 def measured(run, kind, start, calc):
     """Iterator over (what it is, value with its standard error) of a run."""
     temperature, volume = run["temperature"].mean(), start.get_volume()
-    times = np.arange(1, len(run["conserved"]) + 1) * dynamics.FRAME * dynamics.STEPS[kind] / 1000  # ps
+    times = np.arange(1, len(run["conserved"]) + 1) * trajectories.FRAME * dynamics.STEPS[kind] / 1000  # ps
     drift = np.polyfit(times, run["conserved"], 1)[0] / len(start)
     yield "length, ps", f"{times[-1]:.1f}"
     yield "temperature, K", f"{temperature:.0f}"
@@ -257,7 +257,7 @@ def measured(run, kind, start, calc):
 def of_runs(picoseconds, start, calc, experiment):
     """Lines about molecular dynamics of both liquids."""
     folder = EXAMPLES / "output" / "14_water"
-    runs = {kind: dynamics.trajectory("water", kind, picoseconds, folder) for kind in dynamics.MASSES}
+    runs = {kind: dynamics.run("water", kind, picoseconds, folder) for kind in dynamics.MASSES}
     return [
         "## Bands of the infrared spectra",
         "",

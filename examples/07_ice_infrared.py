@@ -22,21 +22,40 @@ from ase_mlelec import DeepWannierCalculator
 from ase_mlelec.analysis.plots import COLORS, plot_spectrum, plot_stack
 from ase_mlelec.physics import spectra
 
-HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE / "dft")]
+sys.path.insert(0, str(Path(__file__).parent / "dft"))
 import ice
 from trajectories import EVERY, strongest, trajectory
 
+HERE = Path(__file__).parent
 TEMPERATURE = 300  # K
 RESOLUTION, N_BLOCKS = 40.0, 5  # cm^-1, or what a block of the run allows
 DEUTERIUM = 2.014  # amu
 PAPER = 3000, 70  # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
 
 
-def runs(calc, pressures, repeat, picoseconds, folder):
-    """Iterator over (pressure, Atoms at its beginning, trajectory); kept in the folder."""
-    for pressure, atoms in zip(pressures, ice.chain(calc, pressures, folder, repeat, TEMPERATURE)):
-        yield pressure, atoms.copy(), dynamics(atoms, folder / f"{pressure}GPa", picoseconds, pressure)
+def add_options(parser):
+    """Options of the runs."""
+    parser.add_argument("--model", default="ice")
+    parser.add_argument("--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa, in turn")
+    parser.add_argument("--repeat", type=int, default=2, help="2: 16 molecules (default), 4: 128 molecules")
+    parser.add_argument("--time", type=int, default=5, help="of each run, ps (%(default)s)")
+    parser.add_argument("--output", type=Path, default=HERE / "output")
+
+
+def folder_of(arguments):
+    """Where the runs are kept."""
+    return arguments.output / "07_ice" / f"{2 * arguments.repeat**3}_molecules"
+
+
+def runs(calc, arguments):
+    """Iterator over (pressure asked for, GPa, Atoms at its beginning, trajectory); kept in the folder."""
+    if arguments.time < 1:
+        raise SystemExit(f"--time: got {arguments.time} ps, need 1 or more")
+    folder = folder_of(arguments)
+    for pressure, atoms in zip(
+        arguments.pressures, ice.chain(calc, arguments.pressures, folder, arguments.repeat, TEMPERATURE)
+    ):
+        yield pressure, atoms.copy(), dynamics(atoms, folder / f"{pressure}GPa", arguments.time, pressure)
 
 
 def dynamics(atoms, path, picoseconds, seed):
@@ -89,21 +108,14 @@ def picture(pressures, found, heavy_ice):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="ice")
-    parser.add_argument("--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa, increasing")
-    parser.add_argument("--repeat", type=int, default=2, help="2: 16 molecules (default), 4: 128 molecules")
-    parser.add_argument("--time", type=int, default=5, help="of each run, ps (%(default)s)")
-    parser.add_argument("--output", type=Path, default=HERE / "output")
+    add_options(parser)
     arguments = parser.parse_args()
-    if arguments.time < 1:
-        parser.error(f"--time: got {arguments.time} ps, need 1 or more")
-    calc = DeepWannierCalculator(arguments.model, on_extrapolation="warn")
-    folder, found = arguments.output / "07_ice" / f"{2 * arguments.repeat**3}_molecules", []
-    for pressure, atoms, run in runs(calc, arguments.pressures, arguments.repeat, arguments.time, folder):
+    calc, found = DeepWannierCalculator(arguments.model, on_extrapolation="warn"), []
+    for pressure, atoms, run in runs(calc, arguments):
         found.append(absorption(run, atoms.get_volume()))
         high, low = (strongest(*found[-1][:2], band) for band in ((1900, np.inf), (100, 1900)))
         print(f"{pressure} GPa: strongest absorption at {high:.0f} cm^-1, below 1900 at {low:.0f} cm^-1", flush=True)
-    heavy_ice = heavy_spectrum(calc, folder, arguments.pressures[0], arguments.time)
+    heavy_ice = heavy_spectrum(calc, folder_of(arguments), arguments.pressures[0], arguments.time)
     ratio = strongest(*found[0][:2], (1900, np.inf)) / strongest(*heavy_ice[:2], (1400, np.inf))
     print(f"H2O to D2O: {ratio:.3f} in wavenumber")
     picture(arguments.pressures, found, heavy_ice).savefig(arguments.output / "07_ice_infrared.png", dpi=120)

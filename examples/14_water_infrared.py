@@ -19,65 +19,30 @@ from ase.io import read
 from ase.md.bussi import Bussi
 from ase.md.velocitydistribution import thermalize_momenta
 from matplotlib.figure import Figure
-from tqdm import tqdm
+from trajectories import EVERY, strongest, trajectory
 
 from ase_mlelec import DeepWannierCalculator
 from ase_mlelec.analysis.plots import COLORS, plot_spectrum
-from ase_mlelec.atomic_write import replacing
 from ase_mlelec.physics import spectra
 
 HERE = Path(__file__).parent
 TEMPERATURE = 330  # K
 MASSES = {"H2O": 1.008, "D2O": 2.014}  # amu
 STEPS = {"H2O": 0.5, "D2O": 0.7}  # fs, as many in a vibration
-EVERY, FRAME = 4, 40  # steps between dipoles, and between stored positions
 RESOLUTION, SHORTEST = 40.0, 5.0  # cm^-1; ps, whose fifth has that resolution
 BANDS = {"H2O": {"libration": (300, 1000), "bend": (1400, 1900), "stretch": (2800, 4000)}}
 BANDS["D2O"] = {name: tuple(end / 1.36 for end in band) for name, band in BANDS["H2O"].items()}
 
 
-def trajectory(model, kind, picoseconds, folder, start=HERE / "data" / "water.extxyz"):
-    """Run until ``picoseconds`` are kept in the folder; dict of arrays of all of them.
-
-    dipoles [n, 3] e Å every EVERY steps, positions [m, N, 3] Å every FRAME steps (molecules are never wrapped),
-    temperature [m] K and conserved energy [m] eV; momenta at the end of each part.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    atoms, step = read(start), STEPS[kind] * units.fs
+def run(model, kind, picoseconds, folder, start=HERE / "data" / "water.extxyz"):
+    """Trajectory of ``picoseconds`` of a liquid, kept in the folder."""
+    atoms, step = read(start), STEPS[kind]
     atoms.set_masses(np.where(atoms.symbols == "H", MASSES[kind], atoms.get_masses()))
     atoms.calc = DeepWannierCalculator(model, on_extrapolation="warn")
     thermalize_momenta(atoms, temperature_K=TEMPERATURE, rng=np.random.default_rng(0))
-    known = [np.load(path) for path in sorted(folder.glob(f"{kind}_*.npz"))]
-    if known:
-        atoms.positions, energy = known[-1]["end"], float(known[-1]["conserved"][-1])
-        atoms.set_momenta(known[-1]["momenta"])
-    elif picoseconds:
-        Bussi(atoms, step, TEMPERATURE, 50 * units.fs, rng=np.random.default_rng(1)).run(500)
-        energy = atoms.get_total_energy()
-    for number in tqdm(range(len(known), picoseconds), desc=kind, unit=" ps", disable=None):
-        part = one_picosecond(atoms, STEPS[kind], energy, np.random.default_rng([2, number]))
-        energy = part["conserved"][-1]
-        with replacing(folder / f"{kind}_{number:04d}.npz") as partial, open(partial, "wb") as file:
-            np.savez(file, **part)
-        known.append(part)
-    series = "dipoles", "positions", "temperature", "conserved"
-    return {name: np.concatenate([part[name] for part in known[:picoseconds]]) for name in series}
-
-
-def one_picosecond(atoms, step, energy, rng):
-    """A part of a trajectory of weakly thermostatted dynamics; ``energy`` is the conserved one at its beginning."""
-    dyn = Bussi(atoms, step * units.fs, TEMPERATURE, 2000 * units.fs, rng=rng)
-    offset = energy - atoms.get_total_energy()
-    found = {"dipoles": [], "positions": [], "temperature": [], "conserved": []}
-    for _ in range(round(1000 / step / FRAME)):
-        for _ in range(FRAME // EVERY):
-            dyn.run(EVERY)
-            found["dipoles"].append(atoms.get_dipole_moment())
-        found["positions"].append(atoms.positions.astype(np.float32))
-        found["temperature"].append(atoms.get_temperature())
-        found["conserved"].append(atoms.get_total_energy() - dyn.transferred_energy + offset)
-    found = {name: np.array(values) for name, values in found.items()}
-    return found | {"end": atoms.positions.copy(), "momenta": atoms.get_momenta()}
+    if picoseconds and not (folder / f"{kind}_0000.npz").exists():
+        Bussi(atoms, step * units.fs, TEMPERATURE, 50 * units.fs, rng=np.random.default_rng(1)).run(500)
+    return trajectory(atoms, folder / kind, picoseconds, step, TEMPERATURE)
 
 
 def absorption(run, kind, volume, resolution=RESOLUTION, **options):
@@ -90,12 +55,6 @@ def absorption(run, kind, volume, resolution=RESOLUTION, **options):
 
     alpha_n, error = spectra.block_error(lambda part: spectrum(part)[1], run["dipoles"])
     return spectrum(run["dipoles"])[0], alpha_n, error
-
-
-def strongest(wavenumbers, alpha_n, band):
-    """Wavenumber of the largest absorption in a band."""
-    low, high = band
-    return wavenumbers[np.argmax(np.where((wavenumbers > low) & (wavenumbers < high), alpha_n, -np.inf))]
 
 
 def picture(found, experiment):
@@ -126,8 +85,8 @@ def main():
         experiment = experiment[np.argsort(experiment[:, 0])]
     volume, found, bands = read(HERE / "data" / "water.extxyz").get_volume(), {}, {}
     for kind in MASSES:
-        run = trajectory(arguments.model, kind, arguments.time, arguments.output / "14_water")
-        found[kind] = absorption(run, kind, volume)
+        of_kind = run(arguments.model, kind, arguments.time, arguments.output / "14_water")
+        found[kind] = absorption(of_kind, kind, volume)
         bands[kind] = {name: strongest(*found[kind][:2], band) for name, band in BANDS[kind].items()}
         print(f"{kind}: " + ", ".join(f"{name} {place:.0f} cm^-1" for name, place in bands[kind].items()), flush=True)
     ratios = (f"{name} {bands['H2O'][name] / bands['D2O'][name]:.3f}" for name in bands["H2O"])

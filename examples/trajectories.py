@@ -29,7 +29,7 @@ def trajectory(atoms, path, picoseconds, step, temperature, seed=2, observe=None
     if known:
         atoms.positions, energy = known[-1]["end"], float(known[-1]["conserved"][-1])
         atoms.set_momenta(known[-1]["momenta"])
-    elif picoseconds:
+    else:
         energy = atoms.get_total_energy()
     for number in tqdm(range(len(known), picoseconds), desc=path.name, unit=" ps", disable=None):
         rng = np.random.default_rng([seed, number])

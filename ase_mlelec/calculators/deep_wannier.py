@@ -28,10 +28,11 @@ from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.potential import has_volume
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
-from ase_mlelec.quantities import DIPOLE
+from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.system import System
 
 VALUES = {"displacements": VECTORS, "atomic_polarizability": TENSORS}
+SLOPES = QUANTITIES[VECTORS].slopes  # label behind Born charges
 IN_A_FIELD = ("energy", "free_energy", "forces")
 
 
@@ -292,6 +293,10 @@ class DeepWannierCalculator(AnswersField, MLElecCalculator):
         if has_volume(self.atoms):
             found["polarization"] = found[DIPOLE] / self.atoms.get_volume()
         return found
+
+    def _spread_scale(self, name):
+        """As in the base class; the scale of Born charges is that of the derivatives of which they consist."""
+        return super()._spread_scale(SLOPES if name == "born_effective_charges" else name)
 
     def _store(self, values):
         """Store results, dipole and polarization, and the energy and forces of the field, member by member."""

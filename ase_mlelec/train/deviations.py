@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.batches import Batch, Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.last_layer import BATCH, batch_by_batch
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
+from ase_mlelec.train.slopes import slopes_of_sums
 from ase_mlelec.uncertainty import (
     contributions,
     deviations_of_atoms,
@@ -26,6 +27,7 @@ from ase_mlelec.uncertainty import (
     summed_floor,
 )
 
+N_DRAWS, PRIOR = 8, 4.0  # members from which bars of derivatives follow; weight of their smooth estimate, in members
 VOIGT = [0, 4, 8, 5, 2, 1]  # places in a flat 3x3 matrix
 FULL = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places in Voigt order
 
@@ -109,6 +111,29 @@ def _of_atoms(model, batch, quantity) -> Iterator:
         every = deviations_of_sums(summed(of, *batches), of)
         floors = deviations_of_sums(summed(bare, *batches), of, noise=summed_floor(of, 1.0, *batches))
         yield quantity.total, sums, every[structures], floors[structures]
+    if quantity.slopes in batch.labels:
+        label = quantity.slopes
+        found = slopes_of_sums(model, batch, quantity.name), slope_deviations(model, batch, quantity.name)
+        slopes, every = (batch.matching(label, part) for part in found)
+        yield label, slopes - batch.labels[label], every, torch.zeros_like(every)
+
+
+def slope_deviations(model: Model, batch: Batch, name: str) -> Tensor:
+    """Standard deviations [N, 3, 3], without scale, of the derivatives of sums of vectors; see ``slopes_of_sums``.
+
+    The mean squares over a few members are joined with their mean over the elements of the atom, as PRIOR more members.
+    """
+    head, posterior, found = model.heads[name], model.posteriors[name], []
+    with torch.enable_grad():
+        positions, _, system, edges = batch.strained_edges()
+        of = contributions(head, posterior, model.environment(name, system, edges))
+        for draw in posterior.draws(N_DRAWS):
+            sums = torch.einsum("ck,kq,cqa->a", of.z, draw.to(of.z), of.values)
+            slopes = [torch.autograd.grad(each, positions, retain_graph=True)[0] for each in sums]
+            found.append(torch.stack(slopes, dim=1))
+    squares = torch.stack(found).square().mean(dim=0)
+    smooth = squares.mean(dim=(1, 2), keepdim=True)
+    return ((N_DRAWS * squares + PRIOR * smooth) / (N_DRAWS + PRIOR)).sqrt()
 
 
 def _of_energy(model, batch) -> Iterator:

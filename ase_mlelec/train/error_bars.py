@@ -99,7 +99,7 @@ def add_error_bars(
     for name, head in model.heads.items():
         if (names is not None and name not in names) or name not in QUANTITIES or not has_posterior(head):
             continue
-        labels, factor = {*QUANTITIES[name].labels} - {QUANTITIES[name].slopes}, (factors or {}).get(name)
+        labels, factor = {*QUANTITIES[name].labels}, (factors or {}).get(name)
         if not (labels if factor is not None else labels - {"virial"}) & set(
             train.counts
         ):  # there are no rows of stress

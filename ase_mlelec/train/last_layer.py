@@ -3,8 +3,9 @@
 The weights of all species, each followed by their constant, are one vector [P]. For energies there is a row for every
 energy and for the forces along some random displacements of all atoms: on average over displacements their products
 add up to those of all force components, at a cost that does not depend on the number of weights. For spectra, vectors
-and tensors there is a row for every atom with a label, or for every sum where no atom has one. Where the last layer gives
-roots of spectra, the errors are those of the roots.
+and tensors there is a row for every atom with a label, or for every sum where no atom has one. Where only derivatives of
+sums are known, such as Born charges, there are rows of them along random displacements, of random components and outputs.
+Where the last layer gives roots of spectra, the errors are those of the roots.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import energy_and_derivatives, row_errors
 from ase_mlelec.train.roots import linear_problem
+from ase_mlelec.train.slopes import slopes_of_sums
 
 BATCH = 8  # structures
 ENOUGH = 4.0  # rows of forces for every weight, where there are as many
@@ -57,15 +59,21 @@ def rows_of(model: Model, name: str, frames: Frames, *, progress: bool | Log = F
     batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)
     title = f"error bars: rows of the {name} of"
     if not quantity.gradients:
+        if not any({quantity.atomic, quantity.total} & {*labels} for labels in batches.labels):
+            yield from _rows_of_slopes(model, name, batches, progress)
+            return
         atomic = any(quantity.atomic in labels for labels in batches.labels)
         for batch in batch_by_batch(batches, BATCH, progress, title):
             yield from _rows_of_atoms(model, batch, quantity, atomic)
         return
-    generator = torch.Generator().manual_seed(0)
-    n_moves = max(FEWEST, int(ENOUGH * n_weights(model.heads[name]) / max(len(batches), 1)))
+    generator, n_moves = torch.Generator().manual_seed(0), _number_of_moves(model, name, batches)
     size = BATCH if model.heads[name].nets.hidden[0] else 1
     for batch in batch_by_batch(batches, size, progress, title):
         yield from _rows_of_energy(model, batch, n_moves, generator)
+
+
+def _number_of_moves(model, name, batches):
+    return max(FEWEST, int(ENOUGH * n_weights(model.heads[name]) / max(len(batches), 1)))
 
 
 def batch_by_batch(batches: Batches, size: int, progress: bool | Log, title: str) -> Iterator:
@@ -100,6 +108,43 @@ def _rows_of_atoms(model, batch, quantity, atomic):
         errors = sums / n_centers.reshape(-1, *[1] * (sums.ndim - 1))
         sizes = batch.system.sum_per_system(_sizes(head, environment))[structures] / n_centers
         yield Rows(quantity.total, rows, errors, sizes)
+
+
+def _rows_of_slopes(model, name, batches, progress):
+    """Rows of derivatives of sums along random displacements, of random components of random outputs.
+
+    On average their products add up to those of all derivatives by all outputs, and the products of their errors to those
+    of all errors.
+    """
+    head, label = model.heads[name], QUANTITIES[name].slopes
+    generator, n_moves = torch.Generator().manual_seed(0), _number_of_moves(model, name, batches)
+    for batch in batch_by_batch(batches, BATCH, progress, f"error bars: rows of the slopes of the {name} of"):
+        with torch.no_grad():
+            having = batch.has(label)[batch.system.batch].nonzero()[:, 0]
+            wrong = batch.matching(label, slopes_of_sums(model, batch, name)) - batch.labels[label]
+            errors = wrong.new_zeros(len(batch.system.numbers), 3, 3).index_copy(0, having, wrong)
+        edges, chosen = batch.edges(), batch.has(label)
+        root = (9 * batch.system.n_atoms.to(errors)).sqrt()
+        for _ in range(n_moves):
+            move, component, output = (
+                torch.randn(shape, generator=generator, dtype=torch.float64).to(errors)
+                for shape in ((len(errors), 3), 3, len(head.nets.scale))
+            )
+            vec = edges.vec.detach().requires_grad_(True)
+            with torch.enable_grad():
+                environment = model.environment(name, batch.system, edges.with_vec(vec))
+                response = head.responses(environment, (head.nets.scale * output)[:, None])[:, 0] @ component
+                inputs, nets = head.last_inputs(environment)
+                values = response[:, None] * one_by_one(inputs, nets, len(head.nets.last))
+                of_edges = move[edges.neighbor] - move[edges.center]
+                (changes,) = changes_along([of_edges], batch.system.sum_per_system(values), vec)
+            along = batch.system.sum_per_system(torch.einsum("nab,nb,a->n", errors, move, component))
+            yield Rows(
+                label,
+                (changes.detach() / root[:, None])[chosen],
+                (along / root)[chosen],
+                batch.weights_of(label)[chosen] / n_moves,
+            )
 
 
 def _sizes(head, environment):
