@@ -28,7 +28,7 @@ from trajectories import EVERY, strongest, trajectory
 
 HERE = Path(__file__).parent
 TEMPERATURE = 300  # K
-RESOLUTION, N_BLOCKS = 40.0, 5  # cm^-1, or what a block of the run allows
+RESOLUTION, N_BLOCKS = 80.0, 5  # cm^-1, or what a block of the run allows
 DEUTERIUM = 2.014  # amu
 PAPER = 3000, 70  # cm^-1, stretching band at the lowest pressures; GPa, where the spectrum changes
 
@@ -36,9 +36,11 @@ PAPER = 3000, 70  # cm^-1, stretching band at the lowest pressures; GPa, where t
 def add_options(parser):
     """Options of the runs."""
     parser.add_argument("--model", default="ice")
-    parser.add_argument("--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa, in turn")
+    parser.add_argument(
+        "--pressures", type=int, nargs="+", default=[20, 40, 60, 80, 110], help="GPa, in turn, up and down"
+    )
     parser.add_argument("--repeat", type=int, default=2, help="2: 16 molecules (default), 4: 128 molecules")
-    parser.add_argument("--time", type=int, default=5, help="of each run, ps (%(default)s)")
+    parser.add_argument("--time", type=int, default=5, help="of each run at least, ps (%(default)s)")
     parser.add_argument("--output", type=Path, default=HERE / "output")
 
 
@@ -48,14 +50,13 @@ def folder_of(arguments):
 
 
 def runs(calc, arguments):
-    """Iterator over (pressure asked for, GPa, Atoms at its beginning, trajectory); kept in the folder."""
+    """Iterator over (name, Atoms at the beginning, trajectory) of all pressures; kept in the folder."""
     if arguments.time < 1:
         raise SystemExit(f"--time: got {arguments.time} ps, need 1 or more")
     folder = folder_of(arguments)
-    for pressure, atoms in zip(
-        arguments.pressures, ice.chain(calc, arguments.pressures, folder, arguments.repeat, TEMPERATURE)
-    ):
-        yield pressure, atoms.copy(), dynamics(atoms, folder / f"{pressure}GPa", arguments.time, pressure)
+    starts = ice.chain(calc, arguments.pressures, folder, arguments.repeat, TEMPERATURE)
+    for pressure, (name, atoms) in zip(arguments.pressures, starts):
+        yield name, atoms.copy(), dynamics(atoms, folder / name, arguments.time, pressure)
 
 
 def dynamics(atoms, path, picoseconds, seed):
@@ -73,16 +74,17 @@ def heavy_spectrum(calc, folder, pressure, picoseconds):
     return absorption(dynamics(atoms, folder / f"heavy_{pressure}GPa", picoseconds, pressure), atoms.get_volume())
 
 
-def absorption(run, volume):
-    """Wavenumbers cm^-1, alpha n cm^-1 and its standard error from five blocks of the trajectory."""
-    step, temperature = EVERY * ice.STEP, run["temperature"].mean()
+def spectrum(dipoles, run, volume):
+    """Wavenumbers cm^-1 and alpha n cm^-1 of some of the dipoles of a run, at the resolution that a block allows."""
+    step = EVERY * ice.STEP
     finest = 1.01 * spectra.finest_resolution(step * (len(run["dipoles"]) // N_BLOCKS))
+    return spectra.infrared(dipoles, step, run["temperature"].mean(), volume, resolution=max(RESOLUTION, finest))
 
-    def spectrum(dipoles):
-        return spectra.infrared(dipoles, step, temperature, volume, resolution=max(RESOLUTION, finest))
 
-    alpha_n, error = spectra.block_error(lambda part: spectrum(part)[1], run["dipoles"], N_BLOCKS)
-    return spectrum(run["dipoles"])[0], alpha_n, error
+def absorption(run, volume):
+    """Wavenumbers cm^-1, alpha n cm^-1 and its standard error from blocks of the trajectory."""
+    alpha_n, error = spectra.block_error(lambda part: spectrum(part, run, volume)[1], run["dipoles"], N_BLOCKS)
+    return spectrum(run["dipoles"], run, volume)[0], alpha_n, error
 
 
 def picture(pressures, found, heavy_ice):
@@ -95,7 +97,7 @@ def picture(pressures, found, heavy_ice):
     # what the paper says in words: where the stretching band starts from, and between which curves the change is
     left.axvline(PAPER[0], color="0.4", lw=1, ls=(0, (4, 3)), label=f"paper: stretching band, {PAPER[0]} cm$^{{-1}}$")
     between = np.searchsorted(pressures, PAPER[1])
-    if 0 < between < len(found):
+    if 0 < between < len(found) and pressures == sorted(pressures):
         level = (between - 0.06) * np.mean([alpha_n.max() for alpha_n in curves])
         left.axhline(level, color=COLORS[2], lw=1, ls=(0, (1, 2)), label=f"paper: abrupt change, {PAPER[1]} GPa")
     left.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
@@ -111,10 +113,10 @@ def main():
     add_options(parser)
     arguments = parser.parse_args()
     calc, found = DeepWannierCalculator(arguments.model, on_extrapolation="warn"), []
-    for pressure, atoms, run in runs(calc, arguments):
+    for name, atoms, run in runs(calc, arguments):
         found.append(absorption(run, atoms.get_volume()))
         high, low = (strongest(*found[-1][:2], band) for band in ((1900, np.inf), (100, 1900)))
-        print(f"{pressure} GPa: strongest absorption at {high:.0f} cm^-1, below 1900 at {low:.0f} cm^-1", flush=True)
+        print(f"{name}: strongest absorption at {high:.0f} cm^-1, below 1900 at {low:.0f} cm^-1", flush=True)
     heavy_ice = heavy_spectrum(calc, folder_of(arguments), arguments.pressures[0], arguments.time)
     ratio = strongest(*found[0][:2], (1900, np.inf)) / strongest(*heavy_ice[:2], (1400, np.inf))
     print(f"H2O to D2O: {ratio:.3f} in wavenumber")

@@ -77,7 +77,12 @@ def measures(atoms, run):
     """((g_OH, error), (order, error)) of a run, errors from blocks."""
     apart = distances(atoms, run["positions"])
     g = block_error(lambda part: pair_correlation(part, atoms.get_volume()), apart, infrared.N_BLOCKS)
-    return g, block_error(order, places(apart), 2 * infrared.N_BLOCKS // 5)
+    return g, order_of(apart)
+
+
+def order_of(apart):
+    """``order`` and its standard error from parts of a WINDOW, which are blocks of time, of distances of a run."""
+    return block_error(order, places(apart), max(2, len(apart) // WINDOW))
 
 
 def picture(pressures, found):

@@ -11,9 +11,9 @@ EVERY, FRAME = 4, 40  # steps between dipoles, and between stored positions
 
 
 def trajectory(atoms, path, picoseconds, step, temperature, seed=2, observe=None):
-    """Run until ``picoseconds`` are kept in files that begin with ``path``; dict of arrays of all of them.
+    """Run until ``picoseconds`` are kept in files that begin with ``path``; dict of arrays of all that is kept.
 
-    A run that is longer than what is kept goes on from its end, and begins with the atoms as they are.
+    A run begins with the atoms as they are; one that is kept goes on from its end, and is used whole where it is longer.
 
     atoms : Atoms with a calculator and momenta; their cell stays
     path : Path; files PATH_0000.npz, PATH_0001.npz, ... of one picosecond each
@@ -25,7 +25,7 @@ def trajectory(atoms, path, picoseconds, step, temperature, seed=2, observe=None
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     observe = {"temperature": lambda atoms: atoms.get_temperature()} | (observe or {})
-    known = [dict(np.load(file)) for file in sorted(path.parent.glob(f"{path.name}_[0-9]*.npz"))][:picoseconds]
+    known = [dict(np.load(file)) for file in sorted(path.parent.glob(f"{path.name}_[0-9]*.npz"))]
     if known:
         atoms.positions, energy = known[-1]["end"], float(known[-1]["conserved"][-1])
         atoms.set_momenta(known[-1]["momenta"])

@@ -1,6 +1,6 @@
 """Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`.
 
-Five minutes for all but silicon_amorphous, which takes half an hour.
+Five minutes for all but silicon_amorphous, which takes half an hour, and ice_infrared, which takes two.
 
 Every picture is what an example draws, reduced to 1,100 pixels and 256 colors.
 """
@@ -13,6 +13,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
+ICE = "--repeat 4 --time 3 --pressures 20 30 40 50 60 70 80 90 100 110"  # two hours
 PICTURES = {
     "silicon_md": "01_relax_and_md.py",
     "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 2400",
@@ -22,6 +23,8 @@ PICTURES = {
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
+    "ice_infrared": f"07_ice_infrared.py {ICE}",
+    "ice_protons": f"09_ice_structure.py {ICE}",  # of the same runs
     "water_infrared": "14_water_infrared.py --time 10",  # with --experiment FILE beside the measured one
     "graphene_bands": "10_twisted_graphene.py --angles 21.79 6.01",
     "silicon_laser_pulse": "12_silicon_laser_pulse.py",

@@ -313,14 +313,16 @@ def constant_pressure(atoms, pressure, temperature):
     return IsotropicMTKNPT(atoms, step, temperature, pressure * units.GPa, 100 * step, 400 * step)
 
 
-def chain(calc, pressures, folder, repeat=4, temperature=300, last=None):
-    """Iterator over Atoms at pressures in GPa, each from the one before; kept in the folder, one file for each.
+def chain(calc, pressures, folder, repeat=4, temperature=300):
+    """Iterator over (name, Atoms) at pressures in GPa, each from the one before; kept in the folder, one file for each.
 
-    last : (pressure, Atoms) to begin with, default the first pressure from ice VII as built
+    The first begins as ice VII.  Where the pressure falls, names have "_down".
     """
     folder.mkdir(parents=True, exist_ok=True)
+    last = None
     for pressure in pressures:
-        file = folder / f"{pressure}GPa.extxyz"
+        name = f"{pressure}GPa" + ("_down" if last and pressure < last[0] else "")
+        file = folder / f"{name}.extxyz"
         if not file.exists():
             if last is None:
                 rng = np.random.default_rng(pressure)
@@ -334,7 +336,7 @@ def chain(calc, pressures, folder, repeat=4, temperature=300, last=None):
                 write(partial, bare(atoms), format="extxyz")
         last = pressure, read(file)
         last[1].calc = calc
-        yield last[1]
+        yield name, last[1]
 
 
 def equilibrate(atoms, pressure, temperature, steps=(200, 500), kept=300):

@@ -250,6 +250,9 @@ def test_what_the_data_decide(tmp_path):
     for frame in frames:
         frame.labels = {name: value for name, value in frame.labels.items() if not name.startswith("atomic")}
     assert centers_of(frames, "polarizability", "d.h5") == ("O", "Si")
+    frames.attributes["electrons_per_centre"] = {"O": 8.0, "N": 8.0}
+    assert centers_of(frames, "dipole", "d.h5") == ("O",)  # what the data say of electrons
+    frames.attributes.clear()
     with pytest.raises(ValueError, match="d.h5: dipole.centers: none of the 3 frames .*give it, such as"):
         settled(configuration(tmp_path, dipole={}), frames)
     few, many = replace(frames), Frames(frames.frames * 200)

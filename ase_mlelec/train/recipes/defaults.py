@@ -116,8 +116,8 @@ def n_drawn(frames: Frames, name: str, n_nets: int, n_features: int, wanted: int
 def centers_of(frames: Frames, name: str, sources: str) -> tuple[str, ...]:
     """Species with a value of a quantity that is not zero in ``frames``, tuple of str.
 
-    Where all labels are sums over structures, every atom may have a share of a tensor. Vectors must then be given to
-    some species by hand, because the dipole follows from the charges of these.
+    Where all labels are sums over structures, every atom may have a share of a tensor. Vectors are then those of the
+    species for which the data have electrons, or of some given by hand, because the dipole follows from their charges.
 
     Raises
     ------
@@ -132,6 +132,8 @@ def centers_of(frames: Frames, name: str, sources: str) -> tuple[str, ...]:
             found |= {symbol for symbol, value in zip(frame.atoms.symbols, values) if value.any()}
     if not found and row.shape == "33" and any(row.total in frame.labels for frame in frames):
         found = {symbol for frame in frames for symbol in frame.atoms.symbols}
+    if not found and row.shape == "3":
+        found = {*frames.attributes.get("electrons_per_centre", ())} & {s for f in frames for s in f.atoms.symbols}
     if not found:
         raise ValueError(
             f"{sources}: {name}.centers: none of the {len(frames)} frames to train on has {LABELS[label].noun} that are "
