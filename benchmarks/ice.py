@@ -134,19 +134,14 @@ def table_of_runs(calc, arguments):
             orders.append(order)
     values, errors = (np.array([order[k] for order in orders]) for k in range(2))
     yield ""
-    yield (
-        "Half of the protons leave their oxygen within 0.5 ps at {:.1f} ± {:.1f} GPa; half as many are in the middle of a "
-        "bond as at the most likely place at {:.1f} ± {:.1f} GPa.".format(
-            *structure.crossing(found, values[:, 1], errors[:, 1]),
-            *structure.crossing(found, values[:, 2], errors[:, 2]),
-        )
-    )
+    for k, change in structure.CHANGES.items():
+        yield structure.located(change, found, values[:, k], errors[:, k]) + "."
 
 
 def of_run(name, atoms, run):
     """Row of a table, and (value, error) of the measures of the order of protons."""
     apart = structure.distances(atoms, run["positions"])
-    near, far = np.sort(apart.mean(axis=0), axis=1)[:, :2].mean(axis=0)
+    near, far = np.sort(apart, axis=2)[:, :, :2].mean(axis=(0, 1))
     order = structure.order_of(apart)
     picoseconds = len(run["conserved"]) * trajectories.FRAME * cells.STEP / 1000
     name = name.replace("GPa", "").replace("_", ", ")

@@ -27,6 +27,10 @@ infrared = importlib.import_module("07_ice_infrared")
 EDGES = np.linspace(0.7, 2.2, 76)  # Å, of distances
 WIDTH = 0.08  # Å, of bins of the difference of two distances, of which one is around zero
 WINDOW = 25  # stored positions, half a picosecond
+CHANGES = {  # by the place among the measures of order()
+    1: "Half of the protons leave their side of the bond within 0.5 ps",
+    2: "Half as many protons are in the middle of a bond as at the most likely place",
+}
 
 
 def distances(atoms, positions):
@@ -71,6 +75,12 @@ def crossing(pressures, values, errors, level=0.5, n_draws=1000):
             share = (level - drawn[k]) / (drawn[k + 1] - drawn[k])
             found.append(pressures[k] + share * (pressures[k + 1] - pressures[k]))
     return (found[0], np.std(found[1:])) if len(found) > n_draws / 2 else (np.nan, np.nan)
+
+
+def located(change, pressures, values, errors):
+    """Line about the pressure of a change."""
+    place, error = crossing(pressures, values, errors)
+    return f"{change} " + ("at none of these pressures" if np.isnan(place) else f"at {place:.1f} ± {error:.1f} GPa")
 
 
 def measures(atoms, run):
@@ -119,8 +129,8 @@ def main():
             flush=True,
         )
     values, errors = (np.array([order[k] for _, order in found]) for k in range(2))
-    for k, name in (1, "half of the protons leave within 0.5 ps"), (2, "half as many in the middle as elsewhere"):
-        print("{} at {:.0f} ± {:.0f} GPa".format(name, *crossing(pressures, values[:, k], errors[:, k])))
+    for k, change in CHANGES.items():
+        print(located(change, pressures, values[:, k], errors[:, k]))
     picture(pressures, found).savefig(arguments.output / "09_ice_structure.png", dpi=120)
 
 
