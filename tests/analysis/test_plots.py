@@ -155,6 +155,12 @@ def test_stack(ax, tmp_path):
         (f"{20 * k + 20} GPa", base[k] + curves[k, -1]) for k in range(4)
     ]
     assert is_drawn(ax.figure, tmp_path / "stack.png")
+    assert not ax.collections
+    plots.plot_stack(ax, x, curves, "abcd", errors=np.full(curves.shape, 0.2))
+    edges = [band.get_paths()[0].vertices for band in ax.collections]
+    heights = [edge[np.isclose(edge[:, 0], x[3]), 1] for edge in edges]
+    np.testing.assert_allclose([np.ptp(each) for each in heights], 0.4)
+    np.testing.assert_allclose([each.mean() for each in heights], drawn[:, 3])
     with pytest.raises(ValueError):
         plots.plot_stack(ax, x, curves, ["20 GPa"])
 

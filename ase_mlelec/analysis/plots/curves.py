@@ -105,7 +105,7 @@ def plot_stack(
     for k, (curve, label, color) in enumerate(zip(curves, labels, colors, strict=True)):
         ax.plot(x, curve + k * step, color=color, lw=1.3, zorder=3 + len(curves) - k)
         if errors is not None:
-            error = np.asarray(errors[k])
+            error = np.asarray(errors, dtype=float)[k]
             ax.fill_between(x, curve + k * step - error, curve + k * step + error, color=color, alpha=0.3, lw=0)
         ax.axhline(k * step, color="0.8", lw=0.6, zorder=0)
         place: dict[str, Any] = dict(
