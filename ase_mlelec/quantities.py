@@ -163,11 +163,11 @@ _LABELS = (
         "an energy",
         ("free_energy", "energy"),
         ("energy", "toten"),
-        ("e", "etot"),
+        ("e", "etot", "epot", "ekin"),
         "energy",
         ("energy",),
     ),
-    Label("forces", "N3", "eV/Å", "forces", ("forces", "force"), ("force",), ("f",), "forces", ("force",)),
+    Label("forces", "N3", "eV/Å", "forces", ("forces", "force"), ("force",), ("f", "frc"), "forces", ("force",)),
     Label("stress", "33", "eV/Å^3", "a stress", parts=("stress",), ase="stress", intensive=True, becomes="virial"),
     # -dE/d(strain)
     Label("virial", "33", "eV", "a stress", ("virial", "virials"), ("virial",), deepmd=("virial",)),

@@ -56,7 +56,7 @@ def test_no_locks(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder in which nobody can make files")
-@pytest.mark.parametrize("opened", [lambda path: open(path, "w"), lambda path: h5py.File(path, "w")])
+@pytest.mark.parametrize("opened", [lambda path: path.write_text("x"), lambda path: h5py.File(path, "w")])
 def test_folder_in_which_nothing_can_be_made(opened):
     with pytest.raises(PermissionError) as caught, replacing("/proc/x.h5") as partial:
         opened(partial)

@@ -29,12 +29,17 @@ ORDERS = ("dipole, displacement", DISPLACEMENT_FIRST)
 
 # parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels
 LONGER_PARTS = ("stresses", "energies")
-FOREIGN_PARTS = ("hessian", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
-FOREIGN_WORDS = ("homo", "lumo", "gap")
+FOREIGN_PARTS = ("hessian", "gradient", "enthalpy", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
+FOREIGN_WORDS = ("homo", "lumo", "gap", "grad")
 # whole words in keys of numbers in units other than ASE's, or per atom, which cannot be read directly
 OTHER_UNITS = set("kbar gpa mpa ha hartree ry rydberg kcal kj mol bohr au mev debye per peratom".split())
 # whole words in keys of inputs on which labels depend
 INPUTS = set("charge spin multiplicity efield field fparam aparam electronic_temperature smearing".split())
+# words in keys of energies that are not the energy whose gradient the forces are
+OTHER_ENERGIES = set(
+    "kinetic fermi hull zero zpe ekin repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
+    "delta uncertainty variance shift binding cohesive atomization reaction".split()
+)
 UNITS = {"unit", "units"}  # words in keys of texts
 # words in the values of keys such as energy_unit for the units that labels are read in
 OWN_UNITS = set("ev electronvolt electronvolts angstrom angstroms ang a å e per atom metal ase".split())
@@ -133,7 +138,8 @@ def is_input(key: str, values: Sequence) -> bool:
 def remedy(contents: Mapping[str, Any]) -> str:
     """Settings that would read the entries of ``contents`` (dict by key) that may be labels; "" for none."""
     found: dict[str, str] = {}
-    for key, value in contents.items():
+    # keys that name another energy come last
+    for key, value in sorted(contents.items(), key=lambda item: bool(words_of(item[0]) & OTHER_ENERGIES)):
         label = meant(key, value)[1]
         if label:
             found.setdefault(label, key)

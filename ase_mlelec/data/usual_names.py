@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_mlelec.data.keys import GROUP, KIND, WEIGHT, meant, words_of
+from ase_mlelec.data.keys import GROUP, KIND, OTHER_ENERGIES, WEIGHT, meant, words_of
 from ase_mlelec.quantities import DIPOLE, LABELS
 
 NAMES = {  # in the order of precedence
@@ -28,12 +28,7 @@ REFERENCE = set("ref reference dft true target qm vasp".split())  # words in nam
 PREDICTED = set(
     "pred predicted prediction predictions ml nn gap mace nequip".split()
 )  # words in keys of results of models
-# words in keys of energies that are not the energy whose gradient the forces are
-OTHER_ENERGIES = set(
-    "kinetic fermi hull zero zpe repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
-    "delta uncertainty variance shift binding cohesive atomization reaction".split()
-)
-PLAIN = set("total tot energy e etot toten".split())  # words of energies that belong to usual forces
+PLAIN = set("total tot potential energy e etot toten epot".split())  # words of energies that belong to usual forces
 
 
 def shares_of(labels: Iterable[str]) -> set[str]:
@@ -122,6 +117,8 @@ def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dic
         if label and not (label == "energy" and words_of(key) & OTHER_ENERGIES) and not isinstance(value, str):
             candidates.setdefault(label, []).append(key)
     chosen = {label: _only(names) for label, names in candidates.items()}
+    if {*candidates} == {"energy"} and len(str(chosen["energy"])) == 1:  # E of many programs is in hartree
+        return {}
     open_ones = {label for label, name in chosen.items() if name is None}
     if open_ones & {"energy", "forces", "stress", "virial"}:
         return {}
@@ -131,6 +128,8 @@ def guessed(images: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> dic
 def _plain_energy(contents):
     """{"energy": key} of the only energy beside usual forces, where its name is as plain as theirs, such as TotEnergy."""
     found = [key for key, value in contents.items() if meant(key, value)[1] == "energy"]
+    potential = [key for key in found if words_of(key) & {"potential", "epot"}]  # beside kinetic and total energy
+    found = potential if len(potential) == 1 else found
     plain = len(found) == 1 and not isinstance(contents[found[0]], str) and words_of(found[0]) <= PLAIN
     return {"energy": found[0]} if plain else {}
 

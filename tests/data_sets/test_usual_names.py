@@ -70,7 +70,7 @@ def test_units_that_are_ours(info):
     assert frame.labels["energy"] == -1
 
 
-@pytest.mark.parametrize("name", ["TotEnergy", "total_energy", "E", "etot"])
+@pytest.mark.parametrize("name", ["TotEnergy", "total_energy", "E", "etot", "epot"])
 def test_plain_energy_beside_usual_forces(name):
     atoms = bulk("Cu", cubic=True)
     atoms.arrays["forces"] = np.full((4, 3), 0.5)
@@ -79,9 +79,40 @@ def test_plain_energy_beside_usual_forces(name):
         (frame,) = from_images([atoms])
     assert frame.labels["energy"] == -1.5
     atoms.info["kinetic_energy"] = 0.3  # the other may be the sum
+    with pytest.warns(UserWarning, match="kinetic_energy.* may be labels but are not read"):
+        (frame,) = from_images([atoms])
+    assert "energy" not in frame.labels or name == "epot"
+
+
+def test_potential_energy_beside_kinetic_and_total():
+    atoms = bulk("Cu", cubic=True)
+    atoms.arrays["forces"] = np.full((4, 3), 0.5)
+    atoms.info.update(kinetic_energy=0.3, total_energy=-1.2, potential_energy=-1.5)
+    with pytest.warns(UserWarning, match="read as energy: potential_energy"):
+        (frame,) = from_images([atoms])
+    assert frame.labels["energy"] == -1.5
+    atoms.info.update(MACE_energy=-1.4, potential_energy=-1.5, epot=-1.6)
     with pytest.warns(UserWarning, match="may be labels but are not read"):
         (frame,) = from_images([atoms])
     assert "energy" not in frame.labels
+
+
+def test_e_alone_is_in_hartree_as_often_as_in_ev():
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["E"] = -1.5
+    with pytest.warns(UserWarning, match=r"E may be labels but are not read; .* --key energy=E"):
+        (frame,) = from_images([atoms])
+    assert not frame.labels
+
+
+@pytest.mark.parametrize("name", ["gradient", "dft_grad", "frc"])
+def test_columns_that_may_be_forces_are_named(name):
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["energy"] = -1.5
+    atoms.arrays[name] = np.full((4, 3), 0.5)
+    with pytest.warns(UserWarning, match=f"{name} may be labels but are not read"):
+        (frame,) = from_images([atoms])
+    assert frame.labels.keys() == {"energy"}
 
 
 @pytest.mark.parametrize(
