@@ -1,6 +1,7 @@
 """Processes of torchrun that share work have the results of one process."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from ase_mlelec.system import System
 from ase_mlelec.testing import assert_close, random_atoms
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.fit import fit
+from ase_mlelec.train.interrupt import Interrupted
 from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.standardize import standardize
@@ -162,10 +164,31 @@ def frames_with_labels(n=7):
     return Frames(frames)
 
 
-def trained(folder):
+class StoppedLoss(EnergyLoss):
+    """A loss during whose fifth evaluation the last process gets a signal to stop."""
+
+    calls = 0
+
+    def __call__(self, *args):
+        type(self).calls += 1
+        if self.calls == 5 and processes.rank() == processes.world() - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__call__(*args)
+
+
+def interrupted(folder):
+    """The message of an interrupted training, then what is trained by the same call."""
+    try:
+        trained(folder, StoppedLoss)
+    except Interrupted as stop:
+        processes.gathered(None)
+        return str(stop), *trained(folder, StoppedLoss)
+
+
+def trained(folder, kind=EnergyLoss):
     """Weights and learning curve of a few steps of gradient descent; the curve as the file has it."""
     model, frames = random_model(1), frames_with_labels()
-    loss = EnergyLoss(energy=(0.1, 1.0), forces=(10.0, 1.0), virial=(0.1, 1.0))
+    loss = kind(energy=(0.1, 1.0), forces=(10.0, 1.0), virial=(0.1, 1.0))
     curve = f"{folder}/curve.csv"
     fit(
         model,
@@ -193,6 +216,18 @@ def test_gradient_descent(n, tmp_path):
     assert curve.shape[0] == 4 and np.isfinite(curve).all()
     assert curve[0, 2] != curve[-1, 2]
     for found_weights, found_curve in together(trained, tmp_path, n=n):
+        np.testing.assert_allclose(found_curve, curve, rtol=1e-10)
+        np.testing.assert_allclose(found_weights, weights, rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_all_processes_stop_after_the_same_step(tmp_path):
+    """A signal to one of them is enough, and the same call goes on to the same end."""
+    (tmp_path / "one").mkdir()
+    weights, curve = trained(tmp_path / "one")
+    found = together(interrupted, tmp_path)
+    assert found[0][0] == found[1][0] and found[0][0].startswith("interrupted after ")
+    for _, found_weights, found_curve in found:
         np.testing.assert_allclose(found_curve, curve, rtol=1e-10)
         np.testing.assert_allclose(found_weights, weights, rtol=0, atol=1e-10)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_mlelec import processes
 from ase_mlelec.train.interrupt import stopping
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.problem import LARGEST_GRADIENT, Problem
@@ -37,6 +38,7 @@ def run_loop(
     """Train with Adam; an interrupted run that is called again with its checkpoint ends with the same bits.
 
     A signal to stop (Ctrl-C, or the end of a job) is obeyed after the step, when checkpoint and model are written.
+    Processes that work together (see ase_mlelec.processes) share the steps of those problems that allow it.
 
     A run whose checkpoint is that of another number of steps goes on from it: the learning rate rises to at least 0.3 of
     the first one, and falls over the steps that are left. In this way a finished run is lengthened.
@@ -91,7 +93,8 @@ def run_loop(
         log.tell(run.told)
     with stopping() as stop, log.progress(total=run.end, done=run.step, unit=unit):
         while not run.ended:
-            errors = run.make_step(stop)
+            errors = run.make_step(stop if processes.world() == 1 else None)
+            stop.number = max(processes.gathered(stop.number))  # all processes stop after the same step
             if stop:
                 run.interrupted(stop)
             if errors is not None:
