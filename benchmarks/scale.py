@@ -40,7 +40,7 @@ SIDE = 32  # fcc cells of four atoms along each side: 131,072 atoms
 SLICE = 50_000  # grid points of the slice
 SILICON = (5, 10, 23)  # cells of eight atoms along each side
 MOS2 = (((15, 0), (14, 1)), ((21, 0), (20, 1)))
-GRAPHENE = ((16, 1), (31, 1))  # 3,268 and 11,908 atoms
+GRAPHENE = ((7, 1), (16, 1))  # 676 and 3,268 atoms
 MOMENTS, VECTORS = 256, 4
 
 
