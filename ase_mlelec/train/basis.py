@@ -28,7 +28,7 @@ LABELS_PER_WEIGHT = (
 )
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 5000  # weights
-WORK = 5e7  # atoms times weights that the rows of a fit may have: some minutes
+WORK = 2.2e8  # atoms times weights that the rows of a fit may have: some minutes
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
 PAIR = 12  # radial functions of order 1

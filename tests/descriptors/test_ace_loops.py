@@ -213,3 +213,26 @@ def test_other_structures_and_models_are_not_mixed_up():
         atoms.positions[0, 0] = 0.01 * (k % 2)
         energies.append(calc.get_potential_energy(atoms))
     assert energies[0] == pytest.approx(energies[2], rel=1e-13) and abs(energies[1] - energies[0]) > 1e-6
+
+
+@EACH_WAY
+@pytest.mark.parametrize("orders", ORDERS)
+@pytest.mark.parametrize("species", KINDS.values(), ids=KINDS)
+def test_derivatives_by_all_coordinates(fast, species, orders, monkeypatch):
+    """Summed over the centers, against one derivative after the other by automatic differentiation."""
+    monkeypatch.setenv(SWITCH, str(int(fast)))
+    made = ACE(species, inner=1.2, orders=ORDERS[orders]).double()
+    system = System.from_atoms(structure(species))
+    edges = Edges.build(system, made.cutoff)
+    expected = super(ACE, made).summed_gradients(system, edges)
+    size = float(expected.abs().max())
+    torch.testing.assert_close(made.summed_gradients(system, edges), expected, rtol=0, atol=1e-12 * size)
+    without = made.summed_gradients(system, edges, strain=False)
+    torch.testing.assert_close(without, expected[: 3 * len(system.numbers)], rtol=0, atol=1e-12 * size)
+
+
+def test_derivatives_without_edges():
+    """An atom alone has none."""
+    made = ACE(["Si"], inner=1.2, orders=ORDERS["scalars"]).double()
+    system = System.from_atoms(structure(["Si"], n=1))
+    assert not made.summed_gradients(system, Edges.build(system, made.cutoff)).any()

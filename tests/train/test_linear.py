@@ -240,6 +240,18 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
         fit_linear(linear_model(frames, seed=1), frames, loss, **options, checkpoint=path)
 
 
+def test_sums_of_products():
+    """Sums that are read between rows, in more than one block of the matrix, against a product; some rows are a view."""
+    rows = torch.randn(40, 1100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sums = RidgeRegression()
+    sums.add(rows[:20], rows[:20, 0])
+    torch.testing.assert_close(sums.normal, rows[:20].T @ rows[:20], rtol=0, atol=1e-13)
+    for part in (rows[20:30], rows.T.contiguous().T[30:]):
+        sums.add(part, part[:, 0])
+    torch.testing.assert_close(sums.normal, rows.T @ rows, rtol=0, atol=1e-12)
+    assert torch.equal(sums.normal, sums.normal.T)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("n", [3, 40])
 def test_ridge_regression_is_least_squares(dtype, n):
