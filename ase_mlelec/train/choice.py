@@ -103,15 +103,10 @@ class SumsByLabel:
             return torch.full_like(right, math.nan)
         return torch.cholesky_solve(right[:, None], factor)[:, 0]
 
-    def equations(
-        self, weights: Mapping[str, float], *, ridge: float, squares: Mapping[str, float] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P].
-
-        ``squares`` in place of those of the rows so far puts them into the units of equations with more rows.
-        """
+    def equations(self, weights: Mapping[str, float], *, ridge: float) -> tuple[Tensor, Tensor]:
+        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P]."""
         normal = right = torch.zeros(())
-        for name, weight in _units(self.squares if squares is None else squares, weights).items():
+        for name, weight in units_of(self.squares, weights).items():
             part = self.parts[name]
             if not normal.ndim:
                 normal, right = weight * part.normal, weight * part.right
@@ -147,7 +142,7 @@ class RowsByLabel:
             rows, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
             self._joined = names, [len(pair[1]) for pair in pairs], rows, targets, rows @ rows.T
         names, counts, rows, targets, kernel = self._joined
-        units = _units(self.squares, weights)
+        units = units_of(self.squares, weights)
         roots = [units.get(name, 0.0) ** 0.5 for name in names]
         root = torch.tensor(roots).to(targets).repeat_interleave(torch.tensor(counts, device=targets.device))
         kernel = root[:, None] * kernel * root
@@ -159,7 +154,7 @@ class RowsByLabel:
         return rows.T @ (root * torch.cholesky_solve((root * targets)[:, None], factor)[:, 0])
 
 
-def _units(squares, weights):
+def units_of(squares: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
     """Factors of the sums of each label with a weight above zero.
 
     Energies may all be the same up to rounding, as those of displacements that are alike by symmetry; their weight would

@@ -49,7 +49,7 @@ def add_error_bars(
     names: Sequence[str] | None = None,
     like: Model | None = None,
     factors: Mapping[str, Tensor] | None = None,
-    held: Mapping[str, Deviations] | None = None,
+    left_out: Mapping[str, Deviations] | None = None,
     progress: bool | Log = False,
 ) -> dict[str, dict[str, float]]:
     """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
@@ -77,9 +77,9 @@ def add_error_bars(
     factors : dict of Tensor [P, K]
         Factors of the covariance of heads that were fitted in closed form, see ``arranged``. Without one, a head with
         more than MOST_WEIGHTS weights gets no error bars.
-    held : dict of Deviations
-        By head with a factor: totals of more structures that the model had not been trained on when these were found.
-        Validation structures can be too few to calibrate totals on, of which each has one.
+    left_out : dict of Deviations
+        By head with a factor: totals of structures that were left out of its fit, see ``left_out``. Validation
+        structures can be too few to calibrate totals on, of which each has one.
     progress : bool or Log
         Whether to tell where a long calculation is, or the Log that tells it.
 
@@ -112,11 +112,11 @@ def add_error_bars(
         unseen = validation if labels & set(validation.counts) else None
         posterior, larger = _posterior(model, name, train, unseen, ridges, factor, log=log)
         model.posteriors[name] = posterior
-        more = (held or {}).get(name) if unseen else None
+        more = (left_out or {}).get(name) if unseen else None
         for label, found in _calibrate(model, name, unseen or train, larger, log, more).items():
             where = "validation data" if unseen else "training data"
             if more is not None and label == QUANTITIES[name].total:
-                where += " and blocks of training data before they were fitted"
+                where += " and blocks of training data that were left out"
             report[label] = found | {"calibrated_on": where}
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}

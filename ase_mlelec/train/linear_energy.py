@@ -4,17 +4,17 @@ import copy
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
-from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved
+from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved, units_of
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, roots_of_weights, weighted_rows
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
+from ase_mlelec.train.left_out import left_out_energies
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import EnergyLoss, check_terms
@@ -93,6 +93,7 @@ def fit_by_choice(
     *,
     held: Frames,
     validation: Frames | None = None,
+    in_order: Frames | None = None,
     ridge: float | None = None,
     batch_size: int = 4,
     checkpoint: str | Path | None = None,
@@ -112,6 +113,9 @@ def fit_by_choice(
         A ridge that is given, and not chosen.
     validation : Frames, optional
         Structures that are not fitted, but whose effect on the weights is computed.
+    in_order : Frames, optional
+        The structures of ``frames`` and ``held`` by whose energies error bars are calibrated, in the order of
+        trajectories; None for a fit without error bars.
     """
     few = _few_rows(frames, loss, _n_weights(model), batch_size, n_matrices=len(loss.labels) + 2)
     equations = RowsByLabel() if few else SumsByLabel()
@@ -123,7 +127,6 @@ def fit_by_choice(
         choice = choose(
             equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge
         )
-        known = _held_energies(equations, choice, rows, held)
         Log.of(progress).tell(f"solving with these {len(held)} structures too")
         before = copy.deepcopy(model)  # rows are made with the weights from before
         for name, (matrix, targets, ratio) in rows.items():
@@ -131,35 +134,24 @@ def fit_by_choice(
                 equations.add({name: (ratio[some, None] * matrix[some], ratio[some] * targets[some])})
         solution, choice = solved(equations, choice)
         _add(model, solution, remedy)
-        normal = (
-            None if isinstance(equations, RowsByLabel) else equations.equations(choice.weights, ridge=choice.ridge)[0]
-        )
+        normal, left_out = _left_out(equations, choice, solution, before, in_order, loss)
         change = None
         if validation is not None and len(validation):
             _add_rows(equations, before, validation, loss)
             change = solved(equations, choice)[0] - solution
-    return ChosenFit(choice, normal, change, known)
+    return ChosenFit(choice, normal, change, left_out)
 
 
-def _held_energies(equations, choice, rows, held):
-    """Deviations of the energies of held-out structures, which are not among the equations yet; None for few labels."""
-    if "energy" not in rows or isinstance(equations, RowsByLabel):
-        return None
-    squares = {
-        name: equations.squares.get(name, 0.0) + float((ratio * targets).square().sum())
-        for name, (_, targets, ratio) in rows.items()
-    }
-    matrix, targets, ratio = rows["energy"]
-    errors = matrix @ equations.solve(choice.weights, ridge=choice.ridge) - targets  # before another matrix is made
-    normal, _ = equations.equations(choice.weights, ridge=choice.ridge, squares=equations.squares | squares)
+def _left_out(equations, choice, solution, model, frames, loss):
+    """(normal matrix with its ridge, Deviations of energies of ``frames`` that are left out); None for few labels."""
+    if frames is None or isinstance(equations, RowsByLabel):
+        return None, None
+    normal, _ = equations.equations(choice.weights, ridge=choice.ridge)
     factor, failed = torch.linalg.cholesky_ex(normal)
-    if failed or not bool(torch.isfinite(errors).all()):
-        return None
-    n_atoms = np.array([len(frame.atoms) for frame in held if "energy" in frame.labels])
-    spreads = torch.linalg.solve_triangular(factor, matrix.T, upper=False).norm(dim=0)
-    counted = (ratio > 0).cpu().numpy()  # structures without a weight have rows of zeros
-    found = Deviations(*(part.cpu().numpy() * n_atoms for part in (errors, spreads)), np.sqrt(n_atoms))
-    return Deviations(*(part[counted] for part in found))
+    if failed:
+        return normal, None
+    units = units_of(equations.squares, choice.weights)
+    return normal, left_out_energies(model, frames, loss, factor=factor, solution=solution, units=units)
 
 
 class ChosenFit(NamedTuple):
@@ -169,17 +161,17 @@ class ChosenFit(NamedTuple):
     ----------
     normal : Tensor [P, P] or None
         Normal matrix with its ridge; the weights of all species come before the constants. None where there are fewer
-        labels than half the weights.
+        labels than half the weights, and without error bars.
     change : Tensor [P] or None
         Further change of the weights by which the validation structures are fitted too, see ``add_change``.
-    held : Deviations or None
-        Energies of the held-out structures before they were fitted, for the calibration of error bars.
+    left_out : Deviations or None
+        Energies of structures, each left out in a block, for the calibration of error bars.
     """
 
     choice: Choice
     normal: torch.Tensor | None
     change: torch.Tensor | None
-    held: Deviations | None
+    left_out: Deviations | None
 
 
 def add_change(model: Model, change: torch.Tensor) -> None:

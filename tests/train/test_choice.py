@@ -13,11 +13,12 @@ from ase_mlelec.data.batches import Batches, Frame, Frames, write_hdf5
 from ase_mlelec.descriptors.ace import ACE, Order
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
-from ase_mlelec.train import basis, linear_energy
+from ase_mlelec.train import basis, left_out, linear_energy
 from ase_mlelec.train.basis import ALONE, Basis, choose_basis, radius_of
 from ase_mlelec.train.choice import STEPS, TOLERANCE, Choice, RowsByLabel, SumsByLabel, _improved, choose, solved
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.energy_rows import weighted_rows
+from ase_mlelec.train.energy_rows import n_rows, weighted_rows
+from ase_mlelec.train.left_out import BLOCK
 from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipe import train
@@ -179,7 +180,8 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
     seen, held, validation = (frames.take(list(part)) for part in (range(10), range(10, 13), range(13, 16)))
     model = ace_model(frames)
     start = flat(model)
-    found = fit_by_choice(model, seen, LOSS, held=held, validation=validation, progress=False)
+    options = dict(held=held, validation=validation, in_order=seen, progress=False)
+    found = fit_by_choice(model, seen, LOSS, **options)
     assert (found.normal is None) == few
     for part, solution in ((13, flat(model) - start), (16, flat(model) - start + found.change)):
         equations, fresh = SumsByLabel(), ace_model(frames)
@@ -199,36 +201,50 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
     torch.testing.assert_close(flat(model), before + found.change)
 
 
-def test_held_energies():
-    """Errors of energies before the held-out structures were fitted, with deviations in the units of the last equations."""
+def by_label(frames, part):
+    """Weighted rows and targets of the structures of a part, for the model of all ``frames``."""
+    batch = next(iter(Batches.for_model(ace_model(frames), part, LOSS.labels).all_batches(len(part))))
+    found = weighted_rows(ace_model(frames), batch, LOSS)
+    return {name: [each.double().numpy() for each in pair] for name, pair in found.items()}
+
+
+def test_energies_that_are_left_out():
+    """Against equations without the rows of a block, with the same weights and ridge; not those without a weight."""
     frames = make_frames(13)
-    seen, held = (frames.take(list(part)) for part in (range(10), range(10, 13)))
-    found = fit_by_choice(ace_model(frames), seen, LOSS, held=held, ridge=1e-4, progress=False)
+    frames = Frames([*frames.frames[:6], replace(frames[6], weight=0.0), *frames.frames[7:]])
+    held = frames.take([2, 3, 9])
+    seen = frames.take([k for k in range(13) if k not in (2, 3, 9)])
+    options = dict(held=held, ridge=1e-4, progress=False)
+    found = fit_by_choice(ace_model(frames), seen, LOSS, in_order=frames, **options)
+    assert fit_by_choice(ace_model(frames), seen, LOSS, **options).left_out is None
+    whole = by_label(frames, frames)
+    units = {name: found.choice.weights.get(name, 0.0) / (targets**2).sum() for name, (_, targets) in whole.items()}
+    ridge = 1e-4 * sum(units[name] * (matrix**2).sum() for name, (matrix, _) in whole.items())
+    wanted = []
+    for block in np.array_split(np.arange(13), 13 // BLOCK):
+        rest = by_label(frames, frames.take([k for k in range(13) if k not in block]))
+        normal = sum(units[name] * matrix.T @ matrix for name, (matrix, _) in rest.items())
+        normal += ridge / len(normal) * np.eye(len(normal))
+        right = sum(units[name] * matrix.T @ targets for name, (matrix, targets) in rest.items())
+        mine = [k for k in block if k != 6]
+        matrix, targets, _ = (
+            part.double().numpy() for part in held_rows(ace_model(frames), frames.take(mine), LOSS)["energy"]
+        )
+        n_atoms = np.array([len(frames[k].atoms) for k in mine])
+        errors = matrix @ np.linalg.solve(normal, right) - targets
+        variances = np.einsum("ip,pq,iq->i", matrix, np.linalg.inv(normal), matrix)
+        wanted.append((n_atoms * errors, n_atoms * np.sqrt(variances), np.sqrt(n_atoms)))
+    for own, each in zip(found.left_out, zip(*wanted)):
+        np.testing.assert_allclose(own, np.concatenate(each), rtol=1e-5, atol=1e-9)
 
-    def stacked(part):
-        batch = next(iter(Batches.for_model(ace_model(frames), part, LOSS.labels).all_batches(len(part))))
-        return {
-            name: [each.double().numpy() for each in pair]
-            for name, pair in weighted_rows(ace_model(frames), batch, LOSS).items()
-        }
 
-    rows, every = stacked(seen), stacked(frames)
-    units = {name: found.choice.weights.get(name, 0.0) / (targets**2).sum() for name, (_, targets) in every.items()}
-    normal = sum(units[name] * matrix.T @ matrix for name, (matrix, _) in rows.items())
-    normal += 1e-4 * normal.diagonal().mean() * np.eye(len(normal))
-    own = {name: found.choice.weights.get(name, 0.0) / (targets**2).sum() for name, (_, targets) in rows.items()}
-    alone = sum(own[name] * matrix.T @ matrix for name, (matrix, _) in rows.items())
-    alone += 1e-4 * alone.diagonal().mean() * np.eye(len(alone))
-    solution = np.linalg.solve(alone, sum(own[name] * matrix.T @ targets for name, (matrix, targets) in rows.items()))
-    matrix, targets, _ = (part.double().numpy() for part in held_rows(ace_model(frames), held, LOSS)["energy"])
-    n_atoms = np.array([len(frame.atoms) for frame in held])
-    np.testing.assert_allclose(found.held.errors, n_atoms * (matrix @ solution - targets), rtol=1e-6, atol=1e-9)
-    variances = np.einsum("ip,pq,iq->i", matrix, np.linalg.inv(normal), matrix)
-    np.testing.assert_allclose(found.held.posterior, n_atoms * np.sqrt(variances), rtol=1e-6)
-    np.testing.assert_allclose(found.held.floor**2, n_atoms)
-    lost = Frames([*held.frames[:2], replace(held[2], weight=0.0)])
-    again = fit_by_choice(ace_model(frames), seen, LOSS, held=lost, ridge=1e-4, progress=False)
-    np.testing.assert_allclose(again.held.floor**2, n_atoms[:2])
+def test_few_of_many_structures_are_left_out(monkeypatch):
+    """Blocks from all of them; structures with many labels one by one."""
+    monkeypatch.setattr(left_out, "STRUCTURES", 8)
+    frames = make_frames(40)
+    assert left_out._blocks(frames, LOSS) == [[0, 1, 2, 3], [36, 37, 38, 39]]
+    monkeypatch.setattr(left_out, "MOST_ROWS", n_rows([frames[0]], LOSS) + 1)
+    assert [len(block) for block in left_out._blocks(frames, LOSS)] == [1] * 8
 
 
 def test_support_is_fitted_and_does_not_choose(tmp_path, monkeypatch):

@@ -94,7 +94,20 @@ def add_strains(found, vec, start, end, row):
 
 @compiled
 def all_moments_and_derivatives(
-    bounds, vec, kind, cutoff, inner, coefficients, l_max, legendre, place, place_of_center, strain, widths, moments, moved
+    bounds,
+    vec,
+    kind,
+    cutoff,
+    inner,
+    coefficients,
+    l_max,
+    legendre,
+    place,
+    place_of_center,
+    strain,
+    widths,
+    moments,
+    moved,
 ):
     """Fill the atomic basis ``moments`` [C, (l_max + 1)^2, species, n_radial] of all centers, and its derivatives.
 

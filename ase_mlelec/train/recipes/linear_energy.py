@@ -35,14 +35,14 @@ class Fitted:
         Normal matrix with its ridge, for error bars.
     change : Tensor [P] or None
         Change of the weights by which the validation structures are fitted too.
-    held : Deviations or None
-        Energies of structures before they were fitted, for the calibration of error bars.
+    left_out : Deviations or None
+        Energies of structures that were left out, for the calibration of error bars.
     """
 
     about: dict[str, Any] = field(default_factory=dict)
     normal: Tensor | None = None
     change: Tensor | None = None
-    held: Deviations | None = None
+    left_out: Deviations | None = None
 
 
 def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order, ...] | None:
@@ -84,12 +84,13 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         return Fitted()
     unit = _unit_loss(train, options)
     _begin(model, train, unit, log)
-    choice, normal, change, known = fit_by_choice(
+    choice, normal, change, left_out = fit_by_choice(
         model,
         join([seen, support]) if support else seen,
         unit,
         held=held,
         validation=validation if _has_labels(validation) else None,
+        in_order=parts["train"],
         ridge=options.ridge,
         checkpoint=checkpoint,
         progress=log,
@@ -98,7 +99,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     log.tell(f"chosen by {len(held)} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
-    return Fitted(about, normal, change, known)
+    return Fitted(about, normal, change, left_out)
 
 
 def _begin(model, train, loss, log):

@@ -1,0 +1,93 @@
+"""Errors of energies of structures that are left out of a closed form, from the solution with all of them.
+
+The held-out structures by whose errors weights and ridge are chosen have errors that are small by choice, and they can be
+few. Every structure that is fitted can be left out afterwards instead, with the same weights and ridge: for the rows A, b
+of a block of structures, ::
+
+    N = sum over all rows + ridge,   H = A N^-1 A^T,   x' = x - N^-1 A^T (1 - H)^-1 (b - A x)
+
+is the solution x' without them, and N^-1 + N^-1 A^T (1 - H)^-1 A N^-1 is its covariance.
+
+Reference: Golub, Heath and Wahba 1979, Technometrics 21, 215, for single rows.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ase_mlelec.data.batches import Batch, Batches
+from ase_mlelec.data.frames import Frames
+from ase_mlelec.model import Model
+from ase_mlelec.train.deviations import Deviations
+from ase_mlelec.train.energy_rows import n_rows, plain_rows, roots_of_weights
+from ase_mlelec.train.losses import EnergyLoss
+
+STRUCTURES, BLOCK = 100, 4  # structures that are left out, and in a block: neighbors in a trajectory are alike
+MOST_ROWS = 4000  # of a block
+
+
+def left_out_energies(
+    model: Model, frames: Frames, loss: EnergyLoss, *, factor: Tensor, solution: Tensor, units: Mapping[str, float]
+) -> Deviations | None:
+    """Errors of the energies of structures in blocks, each left out, with the deviations of their predictions.
+
+    Parameters
+    ----------
+    model : Model
+        The model from before the fit.
+    frames : Frames
+        Structures that were fitted, in the order of trajectories; of many, blocks from all parts are taken.
+    loss : EnergyLoss
+    factor : Tensor [P, P]
+        Lower Cholesky factor of the normal matrix with its ridge.
+    solution : Tensor [P]
+    units : dict of float
+        Factor of the squares of the rows of each label in the normal matrix.
+
+    Returns
+    -------
+    Deviations or None
+        eV, of whole structures with a weight; None where no energy can be left out.
+    """
+    found = []
+    for chosen in _blocks(frames, loss):
+        batches = Batches.for_model(model, frames.take(chosen), loss.labels).with_label(*loss.labels)
+        if len(batches):
+            found.append(_without(model, batches.batch(range(len(batches))), loss, factor, solution, units))
+    columns = [np.concatenate(column) for column in zip(*filter(None, found))]
+    return Deviations(*columns) if columns else None
+
+
+def _blocks(frames, loss):
+    """Blocks of consecutive structures, lists of int, evenly from all of them."""
+    most = max((n_rows([frame], loss) for frame in frames), default=1)
+    size = max(1, min(BLOCK, MOST_ROWS // max(most, 1)))
+    blocks = np.array_split(np.arange(len(frames)), max(1, len(frames) // size))
+    places = np.linspace(0, len(blocks) - 1, min(len(blocks), STRUCTURES // size)).round().astype(int)
+    return [blocks[place].tolist() for place in places]
+
+
+def _without(model, batch: Batch, loss, factor, solution, units):
+    """(errors, deviations, roots of the numbers of atoms) of the energies of a batch that is left out, or None."""
+    names = [name for name in loss.labels if name in batch.labels]
+    if "energy" not in names:
+        return None
+    found, roots = plain_rows(model, batch, names), roots_of_weights(batch, loss, names)
+    factors = {name: units.get(name, 0.0) ** 0.5 * roots[name] for name in names}
+    rows = torch.cat([factors[name][:, None] * found[name][0] for name in names])
+    rest = torch.cat([factors[name] * found[name][1] for name in names]) - rows @ solution
+    counted = roots["energy"] > 0  # structures without a weight have rows of zeros
+    own, target = (part[counted] for part in found["energy"])
+    columns = torch.linalg.solve_triangular(factor, torch.cat([rows, own]).T, upper=False)
+    of_rows, of_own = columns[:, : len(rows)], columns[:, len(rows) :]
+    inner, failed = torch.linalg.cholesky_ex(torch.eye(len(rows)).to(rows) - of_rows.T @ of_rows)
+    if failed or not len(own):  # only these rows determine some of the weights
+        return None
+    cross = of_own.T @ of_rows
+    moved = torch.cholesky_solve(torch.cat([rest[:, None], cross.T], dim=1), inner)
+    errors = own @ solution - cross @ moved[:, 0] - target
+    variances = of_own.square().sum(dim=0) + (cross * moved[:, 1:].T).sum(dim=1)
+    n_atoms = batch.matching("energy", batch.system.n_atoms.to(errors))[counted]
+    return [part.cpu().numpy() for part in (errors, variances.sqrt(), n_atoms.sqrt())]
