@@ -111,10 +111,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         if fitted.normal is not None
     }
     log.tell("making error bars")
-    left_out = {name: fitted.left_out for name, fitted in fits.items() if fitted.left_out is not None}
-    report = add_error_bars(
-        model, parts["train"], parts["validation"], factors=factors, left_out=left_out, progress=log
-    )
+    more = {name: fitted.left_out for name, fitted in fits.items() if fitted.left_out is not None}
+    report = add_error_bars(model, parts["train"], parts["validation"], factors=factors, left_out=more, progress=log)
     log.tell(told(report))
     held_out = _errors(model, parts, "validation")
     for fitted in fits.values():
