@@ -111,6 +111,8 @@ def _far_frames(far, structures):
         ratio = max(size / max(BEYOND * usual, LEAST[name]) for name, (size, usual, _) in mine.items())
         # high energies come with high forces, stresses or short distances; an energy alone is a wrong label
         alone = set(mine) == {"energy"} and len(far) > 1 and not _is_close(structures, k)
+        if structures.n_frames < FEWEST:  # one of another kind, such as a molecule, differs for good reasons
+            alone &= bool(np.sum(structures.n_atoms == structures.n_atoms[k]) >= VERY_FEW)
         yield Misfit(k, ", ".join(parts), not alone, ratio)
 
 

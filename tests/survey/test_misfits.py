@@ -60,6 +60,19 @@ def test_few_structures(look, label, change, words, n):
     assert found.frame == 2 and words in found.reason and "most have at most" in found.reason
 
 
+def test_one_of_another_kind_among_few_may_be_right(look):
+    frames = clean(6)
+    dimer = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.3]])
+    frames.frames.append(
+        Frame(dimer, {"energy": 2.0 + 2 * frames[0].labels["energy"] / 4, "forces": np.zeros((2, 3))}, "d")
+    )
+    (found,) = look(frames).misfits
+    assert found.frame == 6 and found.extreme
+    frames.frames[6] = Frame(clean(7)[6].atoms, {"energy": 4.0 + frames[0].labels["energy"]}, "d")
+    (found,) = look(frames).misfits
+    assert found.frame == 6 and not found.extreme
+
+
 def test_compressed_structures_are_extreme_not_wrong(look):
     frames = clean(30)
     atoms = frames[3].atoms.copy()
