@@ -1,5 +1,6 @@
 """Recorder of electronic quantities for molecular dynamics."""
 
+import atexit
 import errno
 import io
 import os
@@ -97,7 +98,9 @@ class ElectronicRecorder:
         self.atoms, self.quantities, self.dyn = atoms, quantities, dyn
         clock = [] if dyn is None else ["step", "time"] if hasattr(dyn, "get_time") else ["step"]
         self._writer = writer_of(path, [*clock, *column_names(quantities)], atoms.calc, resume)
-        self._finish = weakref.finalize(self, self._writer.close)  # also at the end of the program
+        self._finish = weakref.finalize(self, self._writer.close)
+        self._finish.atexit = False  # where it began before h5py was imported, h5py would be gone by then
+        atexit.register(self._finish)  # h5py is imported by now, and ends later
         self.results = ResultFile(path)
         try:
             n_rows = self._writer.n_rows

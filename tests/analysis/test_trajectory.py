@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import tracemalloc
 
 import h5py
@@ -299,6 +301,23 @@ def test_recorder_writes_what_the_viewer_colors_by(atoms, tmp_path):
         file.write("7\nLattice=")
     run_dynamics(atoms, tmp_path / "run.h5", **options)
     assert len(read(path, ":")) == 5
+
+
+def test_recorder_that_nobody_closes(tmp_path):
+    """The file is complete at the end of the program, also where finalizers of others began before h5py did."""
+    code = (
+        "import tempfile, sys\nfolder = tempfile.TemporaryDirectory()\n"
+        "from ase.build import bulk\nfrom ase.calculators.emt import EMT\n"
+        "from ase_mlelec import ElectronicRecorder\n"
+        "atoms = bulk('Al')\natoms.calc = EMT()\n"
+        "recorder = ElectronicRecorder(atoms, sys.argv[1], ['energy'])\n"
+        "for k in range(3):\n    atoms.positions[0, 0] += 0.1\n    recorder()\n"
+    )
+    path = tmp_path / "run.h5"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    with h5py.File(path) as file:
+        assert len(file["energy"]) == 3
 
 
 def test_recorder_without_calculator(atoms, tmp_path):
