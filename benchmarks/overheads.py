@@ -68,6 +68,7 @@ def main():
                     found[name] = min(found[name], measured(name, worker, each))
         for worker in workers:
             worker.communicate()
+        os.chdir(HERE)  # the other folder goes away
     text = table(best, core, load, arguments.rounds)
     (HERE / "OVERHEADS.md").write_text(text, encoding="utf-8")
     print(text)

@@ -142,7 +142,8 @@ def report(rows, where, replaced):
         "# Speed beside deepmd-kit",
         "",
         "Written by `benchmarks/run.py`: same weights and structures, double precision, programs in turns on the "
-        f"same {where['cores_used']} core(s). Times are the shortest (median) of all evaluations in ms; every "
+        f"same {where['cores_used']} core(s). Times are of the processor, the shortest (median) of all evaluations in ms; "
+        "every "
         "evaluation sees new positions. Both programs are called from Python: energy, forces and stress "
         "through their ASE calculators, ADOS through `get_ados` and `DeepDOS.eval`.",
         "",
