@@ -26,7 +26,7 @@ def elements(blocks: Blocks, orbitals: Sequence[AtomicFunctions]) -> tuple:
     species = blocks.geometry.species
     sizes = torch.tensor([functions.size for functions in orbitals], device=species.device)[species]
     parts = _in_functions(blocks, orbitals)
-    vectors, which = torch.unique(torch.cat([shift for shift, *_ in parts]), dim=0, return_inverse=True)
+    vectors, which = unique_rows(torch.cat([shift for shift, *_ in parts]))
     starts, found, start = sizes.cumsum(0) - sizes, [], 0
     for _shift, first, second, block in parts:
         n, height, width = block.shape
@@ -38,6 +38,19 @@ def elements(blocks: Blocks, orbitals: Sequence[AtomicFunctions]) -> tuple:
     places, rows, columns, values = (torch.cat(arrays).detach().cpu().numpy() for arrays in zip(*found))
     owners = torch.repeat_interleave(torch.arange(len(species), device=species.device), sizes)
     return vectors.cpu().numpy(), places, rows, columns, values.astype(float), owners.cpu().numpy()
+
+
+def unique_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Different rows [R, 3] of whole numbers [n, 3], sorted, and which of them each row is; n > 0.
+
+    ``torch.unique(rows, dim=0)`` is the same, but calls itself for every comparison of two rows.
+    """
+    low = rows.amin(dim=0)
+    sizes = (rows.amax(dim=0) - low + 1).tolist()
+    first, second, third = (rows - low).unbind(dim=1)
+    codes, which = torch.unique((first * sizes[1] + second) * sizes[2] + third, return_inverse=True)
+    found = [codes // (sizes[1] * sizes[2]), codes // sizes[2] % sizes[1], codes % sizes[2]]
+    return torch.stack(found, dim=1) + low, which
 
 
 def values_in_functions(blocks: Blocks, orbitals: Sequence[AtomicFunctions]) -> torch.Tensor:

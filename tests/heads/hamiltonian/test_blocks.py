@@ -12,6 +12,7 @@ from ase_mlelec.descriptors import LayerMoments
 from ase_mlelec.descriptors.layer_moments import descriptor as descriptor_module
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import HamiltonianHead
+from ase_mlelec.heads.hamiltonian.assemble import unique_rows
 from ase_mlelec.model import Model
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 from ase_mlelec.system import System
@@ -282,3 +283,11 @@ def test_errors_of_the_head():
     frame = mx2_frame(atoms, mx2_functions(atoms))
     with pytest.raises(ValueError, match="need as many, both partners|train on one set"):
         prepare(model, type(frame)(atoms, frame.hamiltonian, [f._replace(z=(0, 0, 1), x=(1, 0, 0)) for f in wrong]))
+
+
+@pytest.mark.parametrize("n", [1, 2, 200])
+def test_unique_rows(n):
+    rows = torch.randint(-3, 3, (n, 3), generator=torch.Generator().manual_seed(n)) * torch.tensor([1, 5, -2])
+    found, which = unique_rows(rows)
+    wanted, places = torch.unique(rows, dim=0, return_inverse=True)
+    assert torch.equal(found, wanted) and torch.equal(which, places)
