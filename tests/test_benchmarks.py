@@ -11,6 +11,7 @@ WITHOUT = {  # tables without a shipped model, and what they were measured with
     "BISPECTRUM": "a descriptor",
     "DEEPMD_DIPOLE": "models trained by the script",
     "DEEPMD_DOS": "models trained by the script",
+    "DEEP_POT_SPEED": "random weights",
     "DIPOLE_SPEED": "random weights",
     "LOCAL_FRAMES": "models trained by the script, with their hashes",
     "LONG_RANGE": "models trained by the script, with their hashes",
