@@ -52,9 +52,10 @@ __all__ = [
     "write_hdf5",
 ]
 FOR_ASE = "which are for files that ASE reads; leave them out"
+FILES = {".xyz", ".extxyz", ".traj", ".db", ".h5"}  # endings of data sets
 FOLDERS = (
-    "a folder of a run needs prefix.save of pw.x or vasprun.xml: look whether the run has ended well, or name files such "
-    "as pw.out and OUTCAR; a folder of deepmd-kit needs type.raw"
+    "a folder of a run needs prefix.save of pw.x, vasprun.xml or OUTCAR: look whether the run has ended well, or name files "
+    "such as pw.out; a folder of deepmd-kit needs type.raw"
 )
 
 
@@ -102,7 +103,9 @@ def read_frames(
         if path.is_dir() and (kind := other_data(path)):
             raise ValueError(f"{path}: a folder with {kind}; convert it first: mlelec convert {path} --out data.h5")
         if path.is_dir() and not has_systems(path):
-            raise ValueError(f"{path}: a folder without data that can be read; {FOLDERS}")
+            files = sorted(each for each in path.iterdir() if {*each.suffixes} & FILES)
+            hint = f"give its files themselves, such as {files[0]}" if files else FOLDERS
+            raise ValueError(f"{path}: a folder without data that can be read; {hint}")
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():  # opening a pipe would block
         raise ValueError(f"{path}: no file; {READABLE}")

@@ -58,3 +58,10 @@ def test_compressed_trajectory(tmp_path):
     (tmp_path / "b.traj.gz").write_bytes(gzip.compress((tmp_path / "a.traj").read_bytes()))
     with pytest.raises(ValueError, match="b.traj.gz: .*it is compressed, .*: expand it with gunzip first"):
         read_frames(tmp_path / "b.traj.gz")
+
+
+def test_folder_of_files(tmp_path):
+    (tmp_path / "b.xyz").write_text(TEXT)
+    (tmp_path / "a.extxyz.gz").write_bytes(gzip.compress(TEXT.encode()))
+    with pytest.raises(ValueError, match="a folder without data .*; give its files themselves, such as .*a.extxyz.gz"):
+        read_frames(tmp_path)
