@@ -154,6 +154,16 @@ def streamed(side, streams):
     }
 
 
+def spacing(side, spacing):
+    """As streamed, with the LDOS kept, on a coarser grid."""
+    model = load_model("al")
+    model.metadata["grid_spacing_A"] = float(spacing)
+    atoms, calc = aluminium(int(side)), MLDFTCalculator(model, device="cpu", on_extrapolation="ignore")
+    energy = calc.get_terms(atoms)["total"] / len(atoms)
+    found = {"points": int(np.prod(calc.grid())), "energy": energy, "fermi_level": calc.get_fermi_level()}
+    return found | {"spacing": float(spacing), "atoms": len(atoms)}
+
+
 def hamiltonian(kind, *cell):
     """Sparse Hamiltonian of a twisted bilayer and its density of states from a few moments."""
     clock = Clock()
@@ -182,7 +192,8 @@ def hamiltonian(kind, *cell):
 
 def grid_of_aluminium():
     calc = MLDFTCalculator("al", device="cpu", on_extrapolation="ignore")
-    return lambda: calc.get_property("forces", aluminium(1))
+    calc.get_property("forces", bulk("Al", a=4.05))  # loads what is compiled
+    return lambda: calc.get_property("forces", aluminium(2))
 
 
 def spectra_of_silicon():
@@ -203,7 +214,7 @@ def gradient_descent():
     torch.manual_seed(0)
     descriptor = DeepPotSE(("Si",), 6.0, 0.5, sel=(60,)).double()
     model = Model(descriptor, {"energy": ScalarHead(1, descriptor.n_features).double()})
-    return lambda: fit(model, Frames(frames), EnergyLoss(), steps=20, batch_size=16, progress=False)
+    return lambda: fit(model, Frames(frames), EnergyLoss(), steps=6, batch_size=16, progress=False)
 
 
 WORK = {"grid": grid_of_aluminium, "evaluate": spectra_of_silicon, "training": gradient_descent}
@@ -227,6 +238,7 @@ PARTS = {
     "terms": [(terms, SIDE)],
     "ions": [(ions, 8), (ions, 12)],
     "streamed": [(streamed, 2, 0), (streamed, 2, 1)],
+    "spacing": [(spacing, 2, each) for each in (0.27, 0.324, 0.405)],
     "processes": [(shared, n, kind) for kind in WORK for n in (1, 2)],
     "mos2": [(hamiltonian, "mos2", *a, *b) for a, b in MOS2],
     "graphene": [(hamiltonian, "graphene", *pair) for pair in GRAPHENE],

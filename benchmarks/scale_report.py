@@ -5,37 +5,36 @@ import numpy as np
 PLAN = """\
 ## A plan for 10^6 atoms, 10^9 grid points, 10^5 functions
 
-On paper: nothing here was run at these sizes.  P processes; numbers are float64 unless stated.  What `torchrun`
-shares today is in `docs/performance.rst`; what is missing is marked.
+On paper: nothing here was run at these sizes. P processes; numbers are float64 unless stated. What `torchrun` shares
+today is in `docs/performance.rst`; what is missing is marked.
 
-**Energy, forces, density of states of 10^6 atoms.**  The chunks of atoms are independent, and memory beside them is
-that of the list of neighbors: 40 bytes for each pair within the cutoff and the skin, {pairs:.0f} pairs for each atom
-of silicon, so about {list_kb:.1f} kB for each atom and {list_gb:.0f} GB for 10^6.  One process holds that on a large
-machine only. *Missing*: domains.  A domain of n atoms needs the positions of the atoms within the cutoff of its
-surface, about 6 n^(2/3) c/d atoms for a cutoff of c and a distance of d between atoms: at n = 30,000 as many as
-20,000, 24 bytes each, and sends as many forces back.  That is 1 MB for each step and process, against a minute of
-work.  The spectra of atoms are summed in each domain: S numbers from each process, once.  LAMMPS, with a model that
-is written for it, has such domains.
+**Energy, forces, density of states of 10^6 atoms.** The chunks of atoms are independent. Memory beside them grew by
+{list_kb:.0f} kB for each atom of silicon: list of neighbors, spectra of the atoms, and what energy and spectra share.
+For 10^6 atoms that is {list_kb:.0f} GB, which one process holds on a large machine only. *Missing*: domains. A domain
+of n atoms needs the positions of the atoms within the cutoff of its surface, about 6 n^(2/3) c/d atoms for a cutoff
+of c and a distance of d between atoms: at n = 30,000 as many as 20,000, 24 bytes each, and sends as many forces back.
+That is 1 MB for each step and process, against a minute of work. The spectra of atoms are summed in each domain: S
+numbers from each process, once. LAMMPS, with a model that is written for it, has such domains.
 
-**ML-DFT of 10^9 points.**  {per_point:.0f} µs for each point, so {hours:.0f} core hours: 100 processes take
-{wall:.0f} minutes. Each process keeps its own points only, {bytes_per_point:.0f} bytes for each: {own:.2f} GB at P =
-100 (today every process keeps a column for all points, 8 GB: *missing* is the density in slabs).  Communication
-before the Fermi level: the mean of the last hidden layer, 144 numbers from each process.  After it: the density, 8 GB
-in slabs of the first axis, in which each process needs no more than its own slab.  A Fourier transform in slabs
-exchanges the half spectrum once, 16 bytes/2 for each point and so 80 MB from each of 100 processes, and returns a
-number; for forces it goes back once more.  Exchange and correlation of LDA need no neighbors; those of PBE three more
-transforms.  Forces: each process adds up 3 N + 9 numbers, 24 MB at 10^6 atoms, in one sum.  The ion-ion energy by
-Ewald sums grows as N^1.5, {ewald:.0f} s at 131,072 atoms and {ewald_million:.1f} h at 10^6 on one core: *missing* is
-a particle mesh, which needs one transform of a grid of 1 Å.
+**ML-DFT of 10^9 points.** {per_point:.0f} µs for each point, so {hours:.0f} core hours: 100 processes take {wall:.0f}
+minutes. Each process keeps its own points only, {bytes_per_point:.0f} bytes for each: {own:.2f} GB at P = 100 (today
+every process keeps a column for all points, 8 GB: *missing* is the density in slabs). Communication before the Fermi
+level: the mean of the last hidden layer, 144 numbers from each process. After it: the density, 8 GB in slabs of the
+first axis, in which each process needs no more than its own slab. A Fourier transform in slabs exchanges the half
+spectrum once, 16 bytes/2 for each point and so 80 MB from each of 100 processes, and returns a number; for forces it
+goes back once more. Exchange and correlation of LDA need no neighbors; those of PBE three more transforms. Forces:
+each process adds up 3 N + 9 numbers, 24 MB at 10^6 atoms, in one sum. The ion-ion energy by Ewald sums grows as
+N^1.5, {ewald:.0f} s at 131,072 atoms and {ewald_million:.1f} h at 10^6 on one core: *missing* is a particle mesh,
+which needs one transform of a grid of 1 Å.
 
-**k-points.**  Eigenvalues at k-points are independent: each process takes every P-th, and needs H(R), {r_bytes:.0f}
-bytes for each function of MoS2.  What is added up is a spectrum.  *Missing* in `torchrun`, as are the random vectors
-of kernel polynomials, which are independent too.
+**k-points.** Eigenvalues at k-points are independent: each process takes every P-th, and needs H(R), {r_bytes:.0f}
+bytes for each function of MoS2. What is added up is a spectrum. *Missing* in `torchrun`, as are the random vectors of
+kernel polynomials, which are independent too.
 
-**10^5 functions.**  H(k) is sparse, {nnz:.0f} elements for each function of MoS2, 16 bytes and an index each:
-{h_gb:.1f} GB. A moment of a vector is one product with H: {moment:.2f} s at 10^5 functions on one core.  With P
+**10^5 functions.** H(k) is sparse, {nnz:.0f} elements for each function of MoS2, 16 bytes and an index each:
+{h_gb:.1f} GB. A moment of a vector is one product with H: {moment:.2f} s at 10^5 functions on one core. With P
 processes each takes rows of H and the elements of the vector near them; for bilayers a strip of rows needs the
-elements of two strips of the neighbors' within 12 Å.  Interior eigenvalues by shift and invert need a factorization,
+elements of two strips of the neighbors' within 12 Å. Interior eigenvalues by shift and invert need a factorization,
 which fills up: they end at some 10,000 functions on one machine.
 """
 
@@ -58,7 +57,7 @@ def report(results, models):
         ("processes", _processes),
         ("mos2", _hamiltonian),
     ):
-        if name in results and (name != "ldos" or {"terms", "ions"} <= results.keys()):
+        if name in results and (name != "ldos" or {"terms", "ions", "streamed", "spacing"} <= results.keys()):
             lines += section(results)
     if {"energy", "ldos", "terms", "ions", "mos2"} <= results.keys():
         lines.append(_plan(results))
@@ -135,12 +134,22 @@ def _ldos(results):
         f", which takes {terms['GB']:.2f} GB with the density."
     )
     yield ""
-    half = sum(times[name] for name in times if name in row["seconds"]) * 0.53**3
     yield (
         f"The aim is two hours. At the spacing of the training data, {4.05 / 20:.4f} Å, it is missed; nine tenths are "
-        "fingerprints. On a grid of 0.38 Å, as forces are trained on, the same steps would take about "
-        f'{half / 3600:.1f} hours, with another energy; whoever wants that sets `model.metadata["grid_spacing_A"]`.'
+        "fingerprints, for which the number of points decides. On 32 atoms, coarser grids (`model.metadata"
+        '["grid_spacing_A"]`) give:'
     )
+    yield ""
+    yield "| spacing, Å | energy, meV per atom off | Fermi level, meV off | all steps for 131,072 atoms, hours |"
+    yield "|---" * 4 + "|"
+    reference, by_point = results["streamed"][0], [name for name in times if name in row["seconds"]]
+    by_point = sum(times[name] for name in [*by_point, "guess of the Fermi level"] if name != "neighbors of atoms")
+    for other in [reference, *results["spacing"]]:
+        share = other["points"] / reference["points"]
+        hours = (total - (1 - share) * by_point) / 3600
+        off = [1e3 * (other[name] - reference[name]) for name in ("energy", "fermi_level")]
+        spacing = 8.1 / other["points"] ** (1 / 3)
+        yield f"| {spacing:.3f} | {off[0]:+.2f} | {off[1]:+.2f} | {hours:.1f} |"
     yield ""
 
 
@@ -167,7 +176,7 @@ def _processes(results):
     yield "| work | processor seconds of one | of each of two | ratio to the busier one | wall seconds, one and two | load |"
     yield "|---" * 6 + "|"
     titles = {
-        "grid": "ML-DFT, 4 atoms, 8,000 points: energy, forces, stress",
+        "grid": "ML-DFT, 32 atoms, 64,000 points: energy, forces, stress",
         "evaluate": "`evaluate`, 64 structures of 64 atoms: energy, forces, density of states",
         "training": "gradient descent of a Deep Potential, 16 structures of 32 atoms in a step",
     }
@@ -200,8 +209,9 @@ def _hamiltonian(results):
         for row in results.get(name, ()):
             times = row["seconds"]
             yield (
-                f"| `{name}` | {row['angle']:.2f} | {row['atoms']:,} | {row['functions']:,} | {times['Hamiltonian']:.1f} | "
-                f"{times['density of states']:.1f} | {row['elements per function']:.0f} | {row['GB']:.2f} |"
+                f"| `{name}` | {abs(row['angle']):.2f} | {row['atoms']:,} | {row['functions']:,} | "
+                f"{times['Hamiltonian']:.1f} | {times['density of states']:.1f} | {row['elements per function']:.0f} | "
+                f"{row['GB']:.2f} |"
             )
         rows = results.get(name, ())
         if len(rows) > 1:
@@ -229,9 +239,7 @@ def _plan(results):
     list_kb = 1e6 * (energy[-1]["GB"] - energy[0]["GB"]) / energy[-1]["atoms"]
     moment = line_of(results["mos2"], lambda row: row["seconds"]["density of states"]) / (256 / 2 * 4)
     return PLAN.format(
-        pairs=list_kb * 1000 / 40,
         list_kb=list_kb,
-        list_gb=list_kb,
         per_point=per_point,
         hours=per_point * 1e9 / 1e6 / 3600,
         wall=per_point * 1e9 / 1e6 / 60 / 100,
