@@ -16,6 +16,7 @@ from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.descriptors.base import Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
+from ase_mlelec.physics.free_energy import beyond_grid
 from ase_mlelec.safety import OUTER, TrainingRange
 from ase_mlelec.system import System
 from ase_mlelec.threads import map_chunks
@@ -34,6 +35,7 @@ def warn_caller(message: str) -> None:
 CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # a warning is given above these measures of TrainingRange
 FEW, FAR = 0.01, 1.5  # no warning for a smaller share of the atoms, unless a measure is FAR times the limit
+MISSING = 2e-3  # eV/atom, of the free energy of states above those that a model knows; more is told
 REMEDY = "the model extrapolates: check the run, or train on such structures"
 
 
@@ -64,7 +66,8 @@ class Extrapolation:
     Attributes
     ----------
     counts : dict of int
-        Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure").
+        Number of evaluations outside the training data, by kind ("distance", "density", "atoms", "structure", "electronic
+        temperature").
     """
 
     def __init__(self, model: Model, *, what: OnExtrapolation = OnExtrapolation.WARN) -> None:
@@ -272,6 +275,23 @@ class WatchesRange(PresentStructure):
             return found.keeping() if quantity in model.posteriors else found
 
         return map_chunks(environment, edges.chunks(CHUNK), device=self.device)
+
+    def _check_reach(self, energies, dos, fermi_level, n_atoms=None):
+        """Tell where the electronic temperature fills states above those of the model.
+
+        The density of states [S], states/eV, of ``n_atoms`` (default: of the present ones) on ``energies`` [S], eV.
+        """
+        if self._beyond.what == OnExtrapolation.IGNORE:
+            return
+        temperature, n_atoms = self.electronic_temperature, n_atoms or len(self.atoms)
+        end = min(float(energies[-1]), float(self.metadata.get("bands_complete_below_eV", np.inf)))
+        missing = float(beyond_grid(energies, dos, fermi_level, temperature, end)) / n_atoms
+        if missing > MISSING:
+            self._beyond.found(
+                "electronic temperature",
+                f"the density of states ends {end - fermi_level:.1f} eV above the Fermi level; at {temperature:g} K about "
+                f"{missing:.2g} eV/atom of the free energy are missing",
+            )
 
     def _seen(self, quantity, model):
         """A Seen for the descriptor of a quantity; it collects for the first model alone, when a comparison is due."""

@@ -11,10 +11,7 @@ from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
 from ase_mlelec.calculators.spectral_functional import DifferentiatesSpectra, Spectra
 from ase_mlelec.calculators.uncertainty import N_MEMBERS
-from ase_mlelec.physics import fermi
-from ase_mlelec.physics.free_energy import beyond_grid, electronic_free_energy
-
-MISSING = 2e-3  # eV/atom, of the free energy of states above those that the model knows; more is told
+from ase_mlelec.physics.free_energy import electronic_free_energy
 
 
 class HasHotElectrons(DifferentiatesSpectra):
@@ -87,7 +84,9 @@ class HasHotElectrons(DifferentiatesSpectra):
 
     def _excess(self, spectra: Spectra) -> Tensor:
         """F_e(T) - F_e(T_0) of one structure, eV."""
-        self._check_reach(spectra)
+        with torch.no_grad():
+            mu = float(spectra.fermi_level(self.electronic_temperature))
+            self._check_reach(spectra.energies, spectra.dos, mu, len(spectra.ados))
         hot, cold = (
             electronic_free_energy(
                 spectra.energies,
@@ -136,23 +135,6 @@ class HasHotElectrons(DifferentiatesSpectra):
         system, edges = self._geometry()
         volume = self.atoms.get_volume() if has_volume(self.atoms) else None
         return potential_results(*self._excess_potential(k, model, system, edges), edges, volume=volume)
-
-    # states that the model does not know ------------------------------------------------------------------------
-
-    def _check_reach(self, spectra: Spectra) -> None:
-        """Tell where the temperature fills states above those of the model."""
-        end = min(float(spectra.energies[-1]), float(self.metadata.get("bands_complete_below_eV", np.inf)))
-        temperature, n_atoms = self.electronic_temperature, len(spectra.ados)
-        with torch.no_grad():
-            dos = spectra.dos
-            mu = fermi.fermi_level(spectra.energies, dos, spectra.electrons, temperature)
-            missing = float(beyond_grid(spectra.energies, dos, mu, temperature, end)) / n_atoms
-        if missing > MISSING:
-            self._beyond.found(
-                "electronic temperature",
-                f"the density of states ends {end - float(mu):.1f} eV above the Fermi level; at {temperature:g} K about "
-                f"{missing:.2g} eV/atom of the free energy are missing",
-            )
 
     # error bars -------------------------------------------------------------------------------------------------
 

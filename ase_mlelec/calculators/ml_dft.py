@@ -64,6 +64,7 @@ class MLDFTCalculator(PredictsLDOS):
         See MLElecCalculator.
     electronic_temperature : float, K
         Default: the temperature of the model. It can be changed between evaluations without a new prediction.
+        ``on_extrapolation`` decides what is done where states above those of the model miss more than 2 meV per atom.
     fermi_level : float, eV
         Fixed Fermi level. Default: solved for the number of electrons of every structure.
 
@@ -289,6 +290,7 @@ class MLDFTCalculator(PredictsLDOS):
         # a single density is not copied: it may be large
         self._extra |= {name: v[0] if len(v) == 1 else np.mean(v, axis=0) for name, v in spectra.items()}
         self._extra["member_dos"] = spectra["dos"]
+        self._check_reach(self.energies, self._extra["dos"], self._extra["terms"]["fermi_level"])
         if len(members) > 1:
             columns["energy"] = columns["free_energy"] = columns.pop("total")
             self._uncertainty.update({name: np.std(values, axis=0) for name, values in (columns | spectra).items()})

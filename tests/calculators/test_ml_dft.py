@@ -1,5 +1,7 @@
 """MLDFTCalculator: exact derivatives, symmetries of a grid, committees, ASE's interface, and what is refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,7 @@ from ase_mlelec.testing import (
     random_atoms,
     shifted_by_cells,
 )
+from ase_mlelec.units import KB
 
 
 def oxide():
@@ -215,7 +218,8 @@ def charges(atoms):
 @pytest.mark.parametrize("xc, widths", [("lda_pz", (6, 6)), ("pbe", (6, 6)), ("lda_pz", (4, 40))])
 def test_terms_are_those_of_the_ldos(xc, widths):
     """The whole LDOS through total_energy.from_ldos, at several electronic temperatures, from one prediction."""
-    atoms, calc = oxide(), calculator(random_ldos_model(2, xc=xc, widths=widths))
+    model = random_ldos_model(2, xc=xc, widths=widths)
+    atoms, calc = oxide(), calculator(model, on_extrapolation="ignore")  # states above the grid are missing at 20,000 K
     ldos = calc.get_ldos(atoms)
     assert ldos.shape == (*calc.grid(), len(ENERGIES))
     for temperature in (TEMPERATURE, 300.0, 0.0, 20_000.0):
@@ -269,11 +273,35 @@ def test_fermi_level_at_another_temperature():
     """That of a calculator with this temperature; a level that is held fixed stays."""
     atoms, models = aluminium(), [random_ldos_model(seed, ("Al",)) for seed in (0, 1)]
     for model in models[0], models:
-        calc, hot = calculator(model), calculator(model, electronic_temperature=20000.0)
+        calc, hot = calculator(model), calculator(model, electronic_temperature=20000.0, on_extrapolation="ignore")
         wanted = hot.get_fermi_level(atoms=atoms)
         assert calc.get_fermi_level(20000.0, atoms=atoms) == pytest.approx(wanted, abs=1e-10)
         assert abs(calc.get_fermi_level() - wanted) > 1e-4
     assert calculator(models[0], fermi_level=1.0).get_fermi_level(300.0, atoms=atoms) == 1.0
+
+
+def test_states_above_those_of_the_model_are_told():
+    """As for hot electrons of atomic densities of states: once, where more than 2 meV per atom are missing."""
+    atoms = aluminium()
+    calc = calculator(electronic_temperature=1e3, on_extrapolation="warn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calc.get_terms(atoms)
+    grid, total, mu = calc.energies, calc.get_total_dos(), calc.get_fermi_level(3e4)
+    inside, kt = (grid >= mu) & (grid <= grid[-1]), KB * 3e4
+    x = np.linspace(grid[-1], grid[-1] + 60 * kt, 20001)
+    wanted = total[inside].mean() * kt * np.trapezoid(np.log1p(np.exp(-(x - mu) / kt)), x) / len(atoms)
+    calc.electronic_temperature = 3e4
+    message = rf"ends {grid[-1] - mu:.1f} eV above the Fermi level; at 30000 K about {wanted:.2g} eV/atom of the free"
+    with pytest.warns(UserWarning, match=message):
+        calc.get_terms()
+    calc.electronic_temperature = 3.1e4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calc.get_terms()  # told once
+    assert calc.extrapolations == {"electronic temperature": 2}
+    with pytest.raises(CalculationFailed, match="are missing"):
+        calculator(electronic_temperature=3e4, on_extrapolation="raise").get_terms(atoms)
 
 
 @pytest.mark.parametrize("fixed", [False, True])
