@@ -135,7 +135,8 @@ def _solve(drawn, regression, choice):
     solution = regression.solve(choice.ridge, choice.weights)
     if not bool(torch.isfinite(solution).all()):
         raise Diverged(f"{WHAT.format(drawn.name)} has no finite solution; {REMEDY}")
-    drawn.set_last(solution)
+    # as drawn layers, spectra are rounded to single precision, by a millionth of their size: model files are smaller
+    drawn.set_last(solution if drawn.directions else solution.float())
 
 
 def _with_later(drawn, kinds, later, batch_size):

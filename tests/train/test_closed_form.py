@@ -116,7 +116,8 @@ def by_numpy(model, name, frames, ridge, weights, drawn_for=None):
         b = b if name == "dos" else b.reshape(-1, 1)
         normal, right = normal + weight / b.size * a.T @ a, right + weight / b.size * a.T @ b
     normal = normal + ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
-    drawn.set_last(torch.tensor(np.linalg.solve(normal, right)))
+    solution = torch.tensor(np.linalg.solve(normal, right))
+    drawn.set_last(solution.float() if name == "dos" else solution)
     return values_of(model, name, batches.batch(range(len(frames))))
 
 
@@ -146,8 +147,8 @@ def test_drawn_layers_are_stored_in_single_precision(tmp_path):
     fit_closed_form(model, frames, LOSSES["dos"](1.0, 1.0), weights_by_data=False)
     model.save(tmp_path / "m.safetensors")
     stored = load_file(tmp_path / "m.safetensors")
-    hidden = {name for name in stored if ".hidden." in name}
-    assert hidden == {name for name, array in stored.items() if array.dtype == torch.float32}
+    nets = {name for name in stored if ".hidden." in name or ".last." in name}
+    assert nets == {name for name, array in stored.items() if array.dtype == torch.float32}
     again = load_model(tmp_path / "m.safetensors")
     for name, array in model.state_dict().items():
         assert torch.equal(array, again.state_dict()[name]) and array.dtype == again.state_dict()[name].dtype
