@@ -4,7 +4,7 @@
 
 The group test has the four pressures between those that train; the group size has cells of 16 atoms, of which the model
 has seen 15; the group hot has nine structures from dynamics of a model, with mean squares of displacements three times as
-large: 45 like these train the energy, none the spectra.  Gaps are those of ``get_band_gap``; the truth are the levels of
+large: 45 like these were trained.  Gaps are those of ``get_band_gap``; the truth are the levels of
 the calculation, before any width.  Levels at the edges that few states accompany do not show in a density of states of
 this width: the last table therefore has what the same criterion finds in the labels, the densities of states of the
 calculation, and the model beside that.

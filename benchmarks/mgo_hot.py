@@ -5,7 +5,8 @@
 Structures that train or validate the model `mgo`, and the hot ones of its own dynamics, are left out in six parts drawn at
 random; the last layer of the spectra is fitted to the others, with the drawn layer of the shipped model. The site DOS D is
 fitted in four ways: as it is, with the hot structures and without; as it is, with less weight for hot ones; and by its
-root, whose square is the prediction.
+root, whose square is the prediction. The last table has the same for silicon, where nothing is to be gained: blocks of
+consecutive structures are left out, and the Fermi level at 2,000 K is compared with that of the labels.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from scipy.linalg import cho_factor, cho_solve
 from ase_mlelec import load_model
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import join, read_frames
+from ase_mlelec.physics import fermi
 from ase_mlelec.physics.gap import gap_of_dos
+from ase_mlelec.train.block_ridge import blocks_of
 from ase_mlelec.train.last_layer import one_by_one
 
 HERE = Path(__file__).parent
@@ -30,9 +33,10 @@ WAYS: dict[str, tuple[float, Callable, Callable]] = {  # weight of hot structure
     "D, without hot structures": (0.0, np.asarray, np.asarray),
     "D, with all structures": (1.0, np.asarray, np.asarray),
     f"D, hot structures weighted by {LITTLE}": (LITTLE, np.asarray, np.asarray),
-    "root of D, without hot structures": (0.0, np.sqrt, lambda root: np.maximum(root, 0) ** 2),
-    "root of D, with all structures": (1.0, np.sqrt, lambda root: np.maximum(root, 0) ** 2),
+    "root of D, without hot structures": (0.0, np.sqrt, np.square),
+    "root of D, with all structures": (1.0, np.sqrt, np.square),
 }
+SILICON: dict[str, tuple[Callable, Callable]] = {"D": (np.asarray, np.asarray), "root of D": (np.sqrt, np.square)}
 
 
 def main() -> None:
@@ -43,13 +47,14 @@ def main() -> None:
     rows, owners = rows_of(load_model("mgo"), frames)
     dos = np.concatenate([frame.labels["ados"] for frame in frames])
     kinds = np.array([kind(frame) for frame in frames])
-    lines = [*HEAD, "", models_line("mgo"), "", *TABLE]
+    lines = [*HEAD, "", models_line("mgo", "si"), "", *TABLE]
     for name, (weight, forth, back) in WAYS.items():
         weights = np.where(kinds == "hot", weight, 1.0)[owners]
         for ridge in RIDGES:
             found = back(left_out(rows, forth(dos), weights, owners, ridge))
             lines += table_rows(f"{name} | {ridge:.0e}", found, dos, owners, kinds, gaps, frames)
             print(lines[-1], flush=True)
+    lines += ["", *HEAD_SILICON, *silicon()]
     (HERE / "MGO_HOT.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -69,9 +74,9 @@ def rows_of(model, frames):
     return np.concatenate(rows), np.array(owners)
 
 
-def left_out(rows, targets, weights, owners, ridge):
-    """Predictions [N, S] for every atom from the structures of the other parts."""
-    part = np.random.default_rng(0).permutation(owners[-1] + 1) % PARTS
+def left_out(rows, targets, weights, owners, ridge, part=None):
+    """Predictions [N, S] for every atom from the structures of the other parts, drawn at random by default."""
+    part = np.random.default_rng(0).permutation(owners[-1] + 1) % PARTS if part is None else part
     found = np.empty_like(targets)
     for k in range(PARTS):
         mine = part[owners] == k
@@ -96,6 +101,29 @@ def table_rows(start, found, dos, owners, kinds, gaps, frames):
     yield f"| {start} | {' | '.join(cells)} | {int((~np.isfinite(own)).sum())} |"
 
 
+def silicon():
+    """Lines of the table of silicon: errors of ADOS, total DOS, electrons and Fermi level."""
+    model = load_model("si")
+    frames = read_frames(DATA / "silicon.h5").select("train", "validation").where(lambda frame: "ados" in frame.labels)
+    rows, owners = rows_of(model, frames)
+    dos, grid = np.concatenate([frame.labels["ados"] for frame in frames]), frames.energies
+    settings = model.metadata["electrons_in_dos"]["Si"], model.metadata["electronic_temperature_K"]
+
+    def per_atom(spectra):
+        return np.array([spectra[owners == k].mean(axis=0) for k in range(len(frames))])
+
+    truth = per_atom(dos)
+    levels = np.array([fermi.fermi_level(grid, own, *settings) for own in truth])
+    for name, (forth, back) in SILICON.items():
+        for ridge in (1e-5, 1e-4, 1e-3):
+            found = back(left_out(rows, forth(dos), np.ones(len(dos)), owners, ridge, blocks_of(len(frames))))
+            total = per_atom(found)
+            electrons = (total - truth) @ fermi.integration_weights(grid, levels.mean(), settings[1])[0]
+            off = levels - [fermi.fermi_level(grid, own, *settings) for own in total]
+            first, second, last = (np.sqrt(np.mean(each**2)) for each in (found - dos, total - truth, np.array(off)))
+            yield f"| {name} | {ridge:.0e} | {first:.4f} | {second:.4f} | {electrons.mean():+.4f} | {last:.4f} |"
+
+
 def _gap(grid, total, width):
     electrons = 3.967  # per atom, that projections hold below the gap; they scatter by 0.002
     found = gap_of_dos(grid, torch.from_numpy(total), electrons, width=width, tolerance=0.05)
@@ -118,9 +146,17 @@ make errors equally large everywhere: with hot structures those of the foot grow
 per atom, while the error of the ADOS hardly changes. The foot is then lost, or negative, and the gap 1 to 2 eV too large.
 Another ridge, 1,024 or 2,048 drawn functions and higher thresholds of the gap criterion were tried and do not help. Errors
 of the root of D are proportional to the root, and its square is never negative: gaps are then right with all structures,
-at the same errors of the ADOS. There is no such head yet: error bars need results that are linear in the last layer.
-Hot structures therefore train the energy of the model `mgo` alone (`support` in `examples/mgo.toml`).
+at the same errors of the ADOS. This is `[dos] square_root`, by default for insulators, and the model `mgo` has it: hot
+structures train its spectra as well.
 """.splitlines()
+HEAD_SILICON = """Silicon (the drawn layer of `si`, blocks left out): errors of ADOS (states/eV) and
+total DOS (states/eV/atom), mean error of the electrons below the Fermi level (per atom), and error of the Fermi level at
+2,000 K (eV). The square of a mean root is smaller than the mean, by the scatter of the root, so that electrons are missing
+where nothing else is gained. For the eight structures of heat-221 the ADOS is off by 0.0438 with D and by 0.0441 with its
+root. Metals and narrow gaps therefore keep D.
+
+| what is fitted | ridge | ADOS | total DOS | electrons | Fermi level |
+|---|---|---|---|---|---|""".splitlines()
 TABLE = [
     "| what is fitted | ridge | ADOS, 8 atoms | gap | slope | ADOS, hot | gap | slope | ADOS, 16 atoms | gap | slope | "
     "no gap |",

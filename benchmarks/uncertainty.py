@@ -9,6 +9,7 @@ by another functional: energies have another zero, so that forces and relative e
 import argparse
 import hashlib
 import os
+import re
 import time
 from pathlib import Path
 
@@ -199,11 +200,29 @@ def calibrated(name):
     return f"Calibrated on {' and '.join(where)}; shares there within one, two (%), of so many errors: {'; '.join(shares)}."
 
 
+def section(name):
+    """Lines of the tests of one model."""
+    more = {"si": of_fermi_level, "mgo": of_band_gap}
+    rows = of_tests(name) + (more[name]() if name in more else [])
+    return [f'## `{name}` ({hash_of(name)}), group "test"', "", calibrated(name), "", *table(HEAD, rows)]
+
+
+def with_section(text, name):
+    """The report with the section of one model written again."""
+    former = re.compile(rf'^## `{name}` \([0-9a-f]+\), group "test"\n.*?(?=\n\n?## |\Z)', re.MULTILINE | re.DOTALL)
+    return former.sub(lambda _: "\n".join(section(name)), text, count=1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
+    parser.add_argument("--only", metavar="MODEL", choices=list(TESTS), help="write the section of one model again")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th of their structures")
     arguments = parser.parse_args()
+    if arguments.only:
+        path = HERE / "UNCERTAINTY.md"
+        path.write_text(with_section(path.read_text(encoding="utf-8"), arguments.only), encoding="utf-8")
+        return
     lines = [
         "# Error bars",
         "",
@@ -212,9 +231,7 @@ def main():
     ]
     lines += ["", EXACT]
     for name in (name for name in TESTS if "energy" in load_model(name).posteriors):
-        lines += ["", f'## `{name}` ({hash_of(name)}), group "test"', "", calibrated(name), ""]
-        more = {"si": of_fermi_level, "mgo": of_band_gap}
-        lines += table(HEAD, of_tests(name) + (more[name]() if name in more else []))
+        lines += ["", *section(name)]
     for name in HAMILTONIANS:
         lines += ["", f'## `{name}` ({hash_of(name)}), Hamiltonians (eV), group "test"', "", calibrated(name), ""]
         lines += table(HEAD, of_hamiltonians(name))
