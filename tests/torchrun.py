@@ -30,7 +30,7 @@ def together(function, *arguments, n=2):
     given = pickle.dumps((Path(module.__file__).stem, function.__name__, arguments))
     running = [
         subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-W", "error::UserWarning", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=common | {"RANK": str(k), "LOCAL_RANK": str(k)},

@@ -180,7 +180,7 @@ class FrameProblem:
             part = replace(self.train.batch(own), shares=_shares(self.train, own, batch, self.of_batch.labels))
             value, squares = self.of_batch(self.model, part, ratio)
             yield value
-        self.squares = processes.summed({name: float(square) for name, square in squares.items()})
+        self.squares = processes.summed({name: float(square.detach()) for name, square in squares.items()})
 
     def errors(self) -> dict[str, float]:
         if self.held is None:
