@@ -100,7 +100,7 @@ def picture(pressures, found, heavy_ice):
     if 0 < between < len(found) and pressures == sorted(pressures):
         level = (between - 0.06) * np.mean([alpha_n.max() for alpha_n in curves])
         left.axhline(level, color=COLORS[2], lw=1, ls=(0, (1, 2)), label=f"paper: abrupt change, {PAPER[1]} GPa")
-    left.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    left.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
     for name, (_, alpha_n, error), color in ("H$_2$O", found[0], COLORS[0]), ("D$_2$O", heavy_ice, COLORS[2]):
         plot_spectrum(right, wavenumbers, alpha_n / 1000, error / 1000, label=name, color=color)
     right.set_title(f"{labels[0]}, {TEMPERATURE} K")

@@ -24,7 +24,7 @@ from ase_mlelec.physics.spectra import block_error
 
 infrared = importlib.import_module("07_ice_infrared")
 
-EDGES = np.linspace(0.7, 2.2, 76)  # Å, of distances
+EDGES = np.linspace(0.7, 2.0, 66)  # Å, of distances
 WIDTH = 0.08  # Å, of bins of the difference of two distances, of which one is around zero
 WINDOW = 25  # stored positions, half a picosecond
 CHANGES = {  # by the place among the measures of order()

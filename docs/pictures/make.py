@@ -13,7 +13,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-ICE = "--repeat 4 --time 3 --pressures 20 30 40 50 60 70 80 90 100 110"  # two hours
+ICE = "--repeat 4 --time 2 --pressures 20 30 40 50 60 70 80 90 100 110"  # two hours
 PICTURES = {
     "silicon_md": "01_relax_and_md.py",
     "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 2400",
