@@ -32,7 +32,7 @@ cells, infrared, structure, trajectories = map(
     importlib.import_module, ("ice", "07_ice_infrared", "09_ice_structure", "trajectories")
 )
 
-PRESSURES = tuple(range(20, 120, 10))  # GPa, in turn
+PRESSURES = (*range(20, 120, 10), 70)  # GPa, in turn
 ABOVE, BELOW = 1900, 1000  # cm^-1
 GRAM_PER_CM3 = 1000 * units.kg / units.m**3  # amu/Å^3
 MOLECULE = 18.015  # amu
