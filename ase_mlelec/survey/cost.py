@@ -5,11 +5,11 @@ import numpy as np
 from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
-LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 5e7, 0.5, 400, 2000
+LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 2000
 TRIALS = 4  # of cutoffs; three to five
 # seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
 # for each atom and weight; number of solutions, and operations a second
-START, MOMENTS, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.003, 6e-6, 30, 1.5e10
+START, MOMENTS, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.003, 2e-6, 30, 1.5e10
 MATRICES, PROGRAM = 8, 0.4  # matrices of the size of the weights; memory of the program, GB
 
 

@@ -156,7 +156,7 @@ def test_expected_cost_is_that_of_the_recipe(tmp_path):
     for name in ("LABELS_PER_WEIGHT", "FEWEST", "MOST", "WORK", "TRIAL_SHARE", "FULL"):
         assert getattr(cost, name) == getattr(basis, name)
     _, _, text = written(tmp_path, clean(20))
-    assert f"{20 * (1 + 24 + 9)} labels for about 226 weights, 0.13 minutes of one core" in text
+    assert f"{20 * (1 + 24 + 9)} labels for about 226 weights, 0.12 minutes of one core" in text
 
 
 def test_minutes(tmp_path):

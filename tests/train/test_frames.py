@@ -153,7 +153,8 @@ def test_labels_of_atoms():
     atoms = Atoms("Cu2", [[0, 0, 0], [0, 0, 2.5]], constraint=FixAtoms([0]))
     forces = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0, free_energy=-1.5, forces=forces)
-    labels = from_images([atoms]).frames[0].labels
+    with pytest.warns(UserWarning, match="energy is free_energy, which is up to 0.25 eV/atom away from energy"):
+        labels = from_images([atoms]).frames[0].labels
     assert labels["energy"] == -1.5 and "virial" not in labels
     np.testing.assert_array_equal(labels["forces"], forces)
 
