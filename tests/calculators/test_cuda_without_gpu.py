@@ -94,6 +94,7 @@ ALLOWED = {  # (file, function): why it may wait for the GPU or copy to the host
     ("heads/base.py", "atoms"): SIZE,
     ("heads/hamiltonian/assemble.py", "<genexpr>"): RESULT,
     ("heads/hamiltonian/assemble.py", "elements"): RESULT,
+    ("heads/hamiltonian/assemble.py", "unique_rows"): SIZE,
     ("heads/hamiltonian/blocks.py", "_onsite"): SIZE,
     ("heads/hamiltonian/blocks.py", "layer_shifts"): "a few numbers for each layer, summed on the host",
     ("heads/hamiltonian/hopping.py", "<genexpr>"): SIZE,
