@@ -85,7 +85,10 @@ class DensityMoments(torch.nn.Module):
         parts = np.split(moved, n_radial * n_angular * n * np.cumsum(widths)[:-1])
         return MomentGradients(
             torch.from_numpy(moments).to(dtype),
-            [torch.from_numpy(part.reshape(n_radial, n_angular, n, -1)).to(dtype) for part in parts],
+            [
+                torch.from_numpy(part.reshape(n_radial, n_angular, n, width)).to(dtype)
+                for part, width in zip(parts, widths)
+            ],
             [_of_atoms(each, n_atoms, strain) for each in atoms],
         )
 
