@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ase_mlelec_entry_points.cli import convert_centers, convert_grids, convert_mala, convert_spectra
-from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
+from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_new, check_writable, keys_of
 
 if TYPE_CHECKING:
     from ase_mlelec.data.data_set import Frames
@@ -58,6 +58,8 @@ def target_of(arguments: argparse.Namespace) -> tuple[list[str], str]:
     for source in sources:
         if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
             raise ValueError(f"got {source} as SOURCE and as TARGET; give the result another name")
+    if arguments.out is None:
+        check_new(target)
     return sources, target
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
+DATA = ("structures", "structure", "data", "hamiltonian", "file", "config")  # arguments that are files to read
+
 
 def add_model(parser: argparse.ArgumentParser, name: str = "model", **options: "Any") -> None:
     """Add the model that is used: a positional argument, or the option ``--model`` where there is a default."""
@@ -95,6 +97,7 @@ def check_files(arguments: argparse.Namespace) -> None:
     ``arguments.former_out`` is what former versions took as the last positional argument.
     """
     if getattr(arguments, "former_out", None) is not None and arguments.out is None:
+        check_new(arguments.former_out)
         arguments.out = arguments.former_out
     out, plot = getattr(arguments, "out", None), getattr(arguments, "plot", None)
     if out is None and getattr(arguments, "out_required", False):
@@ -107,6 +110,29 @@ def check_files(arguments: argparse.Namespace) -> None:
         check_writable("--plot", plot, [f".{kind}" for kind in sorted(FigureCanvasBase.get_supported_filetypes())])
     if out is not None and plot is not None and Path(out).resolve() == Path(plot).resolve():
         raise ValueError(f"got {out} for --out and for --plot; give two names")
+    for option, path in ("--out", out), ("--plot", plot):
+        if path is not None:
+            _check_kept(arguments, option, path)
+
+
+def check_new(path: str | PathLike) -> None:
+    """Raise ValueError where a result named without --out would replace a file, which may be one of several to read."""
+    if Path(path).exists():
+        raise ValueError(
+            f"got {path} as the name of the result, which exists already; give the result a name with --out, or the files "
+            "to read one by one"
+        )
+
+
+def _check_kept(arguments, option, path):
+    """Raise ValueError where a result would replace data that the command reads; a model may become a better one."""
+    for name in DATA:
+        found = getattr(arguments, name, None) or []
+        for each in [found] if isinstance(found, str) else found:
+            # "run.traj@3" is a part of run.traj
+            kept = next((Path(file) for file in (each, each.rpartition("@")[0]) if file and Path(file).is_file()), None)
+            if kept and Path(path).exists() and kept.samefile(path):
+                raise ValueError(f"{option}: got {path}, which is read; give the result another name")
 
 
 def check_writable(option: str, path: str | PathLike, suffixes: Sequence[str] = ()) -> None:

@@ -112,7 +112,8 @@ def test_predict(folder, capsys):
         assert got.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
         np.testing.assert_allclose(got.get_forces(), atoms.get_forces(), atol=1e-6)
         np.testing.assert_allclose(got.get_stress(), atoms.get_stress(), atol=1e-6)
-    call("predict", folder / "si.safetensors", f"{folder / 'si.traj'}@1:", folder / "out.extxyz")
+    former = f"{folder / 'si.traj'}@1:", folder / "former.extxyz"  # without --out
+    call("predict", folder / "si.safetensors", *former)
     assert "2 structures" in capsys.readouterr().out
     assert "ends in .extxyz" in fails(capsys, "predict", folder / "si.safetensors", folder / "si.traj", "out.pdb")
 
@@ -175,7 +176,7 @@ def test_convert_grid(folder, capsys):
         frame.labels = {"energy": frame.labels["energy"]}
     write_hdf5(folder / "no-dos.h5", frames)
     assert "got --grid, and spectra with no energies" in fails(
-        capsys, "convert", folder / "no-dos.h5", folder / "grid.h5", "--grid", "-6", "6"
+        capsys, "convert", folder / "no-dos.h5", folder / "other.h5", "--grid", "-6", "6"
     )
 
 

@@ -137,6 +137,34 @@ def test_results_of_the_wrong_kind(capsys, tmp_path):
     assert "for --out and for --plot" in fails(capsys, "bands", "none_hr.dat", "--out", same, "--plot", same)
 
 
+@pytest.mark.parametrize(
+    "command, suffix",
+    [
+        ("predict si {}", ".xyz"),
+        ("predict si {}@0", ".extxyz"),
+        ("pca si {}", ".h5"),
+        ("bands {}", "_hr.dat"),
+        ("ir {}", ".h5"),
+        ("test si {}", ".json"),
+    ],
+)
+def test_what_is_read_is_not_replaced(command, suffix, capsys, tmp_path):
+    data = tmp_path / f"data{suffix}"
+    data.write_text("labels")
+    line = fails(capsys, *command.format(data).split(), "--out", tmp_path / "." / data.name)
+    assert line.endswith("which is read; give the result another name\n") and data.read_text() == "labels"
+
+
+@pytest.mark.parametrize("command, suffix", [("predict si", ".xyz"), ("convert", ".h5")])
+def test_the_last_of_several_files_is_not_replaced(command, suffix, capsys, tmp_path):
+    """Results had no option in former versions, and a pattern such as *.xyz names several files."""
+    files = [tmp_path / f"{k}{suffix}" for k in "ab"]
+    for file in files:
+        file.write_text("labels")
+    assert "exists already; give the result a name with --out" in fails(capsys, *command.split(), *files)
+    assert files[1].read_text() == "labels"
+
+
 def test_schema_into_a_file(capsys, tmp_path):
     assert main(["schema"]) == 0
     printed = capsys.readouterr().out
