@@ -174,3 +174,32 @@ def _outcar_step(k, step, cell):
         text
         + f"  energy  without entropy={step['energy'] + 0.02:18.8f}  energy(sigma->0) ={step['energy'] + 0.01:18.8f}\n\n"
     )
+
+
+def ml_ab(structures):
+    """Text of ML_AB as VASP 6 lays it out, of ``structures``, tuples of (symbols, cell, step); kinds stay together."""
+    stars, lines, rule = "*" * 50, "=" * 50, "-" * 50
+    kinds = list(dict.fromkeys(symbol for symbols, *_ in structures for symbol in symbols))
+    text = f" 1.0 Version\n{stars}\n     The number of configurations\n{rule}\n{len(structures):10d}\n{stars}\n"
+    text += f"     The atom types in the data file\n{rule}\n     {' '.join(kinds)}\n{stars}\n     Basis set for Na\n{rule}\n"
+    text += f"{1:12d}{1:7d}\n"
+    for k, (symbols, cell, step) in enumerate(structures, 1):
+        counts = "".join(f"     {kind:2}{symbols.count(kind):7d}\n" for kind in dict.fromkeys(symbols))
+        stress = np.array(step["stress"])
+        text += f"{stars}\n     Configuration num.{k:7d}\n{lines}\n     System name\n{rule}\n     rock salt\n{lines}\n"
+        text += f"     The number of atoms\n{rule}\n{len(symbols):10d}\n{stars}\n"
+        text += f"     Atom types and atom numbers\n{rule}\n{counts}"
+        text += f"{lines}\n     CTIFOR\n{rule}\n   2.000000000000000E-003\n"
+        for title, rows in (
+            ("Primitive lattice vectors (ang.)", cell),
+            ("Atomic positions (ang.)", step["fractions"] @ cell),
+            ("Total energy (eV)", [[step["energy"]]]),
+            ("Forces (eV ang.^-1)", step["forces"]),
+        ):
+            text += f"{lines}\n     {title}\n{rule}\n" + ROWS(
+                "".join(f"{x:24.15E}" for x in row) + "\n" for row in rows
+            )
+        text += f"{lines}\n     Stress (kbar)\n{rule}\n     XX YY ZZ\n{rule}\n"
+        text += "".join(f"{stress[i, i]:24.15E}" for i in range(3)) + f"\n{rule}\n     XY YZ ZX\n{rule}\n"
+        text += "".join(f"{stress[i, (i + 1) % 3]:24.15E}" for i in range(3)) + "\n"
+    return text

@@ -105,8 +105,6 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
         )
     except UnknownFileTypeError as error:
-        if "ML_AB" in Path(path).name:
-            raise ValueError(f"{path}: VASP's ML_AB is not read; give OUTCAR or vasprun.xml of its runs") from None
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
     except Exception as error:  # ASE's readers raise errors of any type
         cause = printable(error) or "no cause given"

@@ -126,6 +126,11 @@ def outcar(folder):
     text("OUTCAR", small_vasp.outcar(small_vasp.example()))(folder)
 
 
+def ml_ab(folder):
+    data = small_vasp.example()
+    text("ML_AB", small_vasp.ml_ab([(data["symbols"], data["cell"], step) for step in data["steps"]]))(folder)
+
+
 def cp2k_run(folder):
     test_cp2k_trajectory.run(folder)
 

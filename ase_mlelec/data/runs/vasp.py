@@ -12,6 +12,7 @@ from ase import Atoms
 from ase_mlelec import units
 from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
+from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
@@ -20,11 +21,11 @@ REFERENCE = "average electrostatic potential of the cell (VASP)"
 FERMI_DIRAC = "Fermi-Dirac"
 SMEARING = {-5: "tetrahedra", -4: "tetrahedra", -3: "tetrahedra", -2: "from input", -1: FERMI_DIRAC, 0: "Gaussian"}
 _FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
-NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz")  # the first of a folder is read
+NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz", "ML_ABN", "ML_AB")  # the first of a folder is read
 
 
 class VaspPlace(NamedTuple):
-    """vasprun.xml or OUTCAR of a run; see find.Place."""
+    """vasprun.xml, OUTCAR or ML_AB of a run; see find.Place."""
 
     save: Path
     name: str
@@ -41,8 +42,8 @@ class VaspPlace(NamedTuple):
 
 
 def is_vasp(path: str | PathLike) -> bool:
-    """Whether a file is an OUTCAR or a vasprun.xml, of any name."""
-    return Path(path).is_file() and (is_outcar(path) or is_vasprun(path))
+    """Whether a file is an OUTCAR, a vasprun.xml or an ML_AB, of any name."""
+    return Path(path).is_file() and (is_outcar(path) or is_vasprun(path) or is_ml_ab(path))
 
 
 def vasp_runs(path: str | PathLike, depth: int) -> list[VaspPlace]:
@@ -70,10 +71,15 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
     Raises
     ------
     VaspError
-        For errors of read_vasprun and read_outcar, and where the bands are no density of states.
+        For errors of read_vasprun, read_outcar and read_ml_ab, and where the bands are no density of states.
     """
     if is_outcar(place.save):
         return None, _converged(place, read_outcar(place.save))
+    if is_ml_ab(place.save):
+        runs = read_ml_ab(place.save)
+        return None, [
+            Frame(_atoms(run, run.steps[0]), _labels(run.steps[0]), f"{place.name}-{k}") for k, run in enumerate(runs)
+        ]
     run = read_vasprun(place.save)
     frames = _converged(place, run)
     if run.projections is None:
