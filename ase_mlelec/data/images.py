@@ -232,6 +232,12 @@ def _frames(images, name, keys, source):
             f"energy is free_energy, which is up to {max(away):.2g} eV/atom away from energy, because forces are its "
             'gradient; for the other set energy = "energy" in [data.keys]'
         )
+    programs = sorted({str(getattr(atoms.calc, "name", None)) for atoms in images if atoms.calc} - {"None", "unknown"})
+    if len(programs) > 1:
+        notes.append(
+            f"the labels are of several calculators ({', '.join(programs)}), whose energies belong together only where the "
+            "method is the same; take those of one, such as by writing them to another file"
+        )
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()

@@ -12,6 +12,7 @@ SAME = 0.2  # logarithm of the ratio of two factors that are the same; anharmoni
 OFF = 0.5  # logarithm of a factor above which something is wrong
 CERTAIN = 0.1  # largest error of a factor, relative to it
 FEWEST = 8  # pairs
+MOST = 100.0  # eV/atom, of stress x volume in matter; iron at 1.5 TPa has 50
 
 # Energy differences over those that forces say, by what is wrong. Of both in Hartree and bohr only 1/bohr is left.
 OF_FORCES = {
@@ -72,6 +73,8 @@ def suspicions(
         found.append(Suspicion(_of_forces(forces), "forces"))
     if stress is not None and is_off(stress):
         found.append(_of_stress(stress, convertible))
+    else:
+        found += _beyond_matter(frames, convertible)
     for name in ("energy", "forces"):
         values = [frame.labels[name] for frame in frames if name in frame.labels]
         if len(values) > 1 and not any(np.any(value) for value in values):
@@ -121,6 +124,22 @@ def _of_stress(factor, convertible):
         "stress",
         mended,
     )
+
+
+def _beyond_matter(frames, convertible):
+    """list of Suspicion for stresses that are too large where no pair of structures tells their unit."""
+    chosen = [frame for frame in frames if "virial" in frame.labels and frame.atoms.cell.rank == 3]
+    virials = np.array([np.linalg.norm(frame.labels["virial"], 2) for frame in chosen])
+    if not len(chosen) or np.median(virials / [len(frame.atoms) for frame in chosen]) < MOST:
+        return []
+    size = float(np.median(virials / [frame.atoms.get_volume() for frame in chosen])) / GPA
+    remedy = (
+        'stress_unit = "kbar" or "GPa" in [data.keys] converts it, with a minus sign where it is positive under pressure'
+        if convertible
+        else "correct it and write the data again"
+    )
+    text = f"the stress, {size:.2g} GPa (median), is beyond any of matter of this density; {remedy}"
+    return [Suspicion(text, "stress")]
 
 
 def _shown(factor):

@@ -1,6 +1,7 @@
 """Names of labels, kinds and weights that users have, and trajectories among structures."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -139,6 +140,22 @@ def test_databases_of_ase(tmp_path):
     (frame,) = read_frames(tmp_path / "a.db")
     assert frame.labels["energy"] == -3 and frame.kind == "surface"
     np.testing.assert_array_equal(frame.labels["dipole"], [0, 0, 2])
+
+
+def test_labels_of_several_calculators(tmp_path):
+    images = [copper(energy=-1.0) for _ in range(3)]
+    for atoms, name in zip(images, ["vasp", "emt", "unknown"]):
+        del atoms.arrays["REF_forces"]
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
+        atoms.calc.name = name
+    with connect(tmp_path / "a.db") as database:
+        for atoms in images:
+            database.write(atoms)
+    with pytest.warns(UserWarning, match=r"a.db: the labels are of several calculators \(emt, vasp\)"):
+        read_frames(tmp_path / "a.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_images(images[1:])
 
 
 @pytest.mark.parametrize("unit", STRESS_UNITS)

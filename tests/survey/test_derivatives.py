@@ -133,3 +133,19 @@ def test_labels_of_zeros():
 def test_weighted_median():
     assert weighted_median([3.0, 1.0, 2.0], [1, 1, 5]) == 2.0
     assert weighted_median([3.0, 1.0, 2.0], [9, 1, 5]) == 3.0
+
+
+def test_stresses_that_no_matter_has():
+    """Their unit shows where no pair of structures tells it: one structure, and cells that differ too much."""
+    frames = clean(12)
+    for k, frame in enumerate(frames):
+        frame.atoms.set_cell(frame.atoms.cell.array * (1 + 0.1 * k), scale_atoms=True)
+    assert not suspicions(None, None, frames)  # up to 20 GPa
+    for unit, factor in ("kbar", 10), ("GPa", 1):
+        for frame in frames:
+            frame.labels["virial"] = frame.atoms.get_volume() * factor * np.diag([15.0, 12.0, 18.0])
+        (found,) = suspicions(None, None, frames)
+        assert f"the stress, {18 * factor / GPA:.2g} GPa (median), is beyond any of matter" in found.text
+        assert f'"{unit}"' in found.text and found.label == "stress"
+        (found,) = suspicions(None, None, frames, convertible=False)
+        assert found.text.endswith("correct it and write the data again")
