@@ -96,30 +96,39 @@ def add_error_bars(
     """
     report: dict[str, dict] = {}
     log = Log.of(progress)
-    for name, head in model.heads.items():
-        if (names is not None and name not in names) or name not in QUANTITIES or not has_posterior(head):
-            continue
-        labels, factor = {*QUANTITIES[name].labels}, (factors or {}).get(name)
-        if not (labels if factor is not None else labels - {"virial"}) & set(
-            train.counts
-        ):  # there are no rows of stress
+    for name in [name for name in model.heads if names is None or name in names]:
+        factor = (factors or {}).get(name)
+        if not _can_have_bars(model, name, train, factor):
             continue
         if like is not None:
             report |= _take_over(model, name, train, validation, like, log)
-            continue
-        if factor is None and n_weights(head) > MOST_WEIGHTS:
-            continue
-        unseen = validation if labels & set(validation.counts) else None
-        posterior, larger = _posterior(model, name, train, unseen, ridges, factor, log=log)
-        model.posteriors[name] = posterior
-        more = (left_out or {}).get(name) if unseen else None
-        for label, found in _calibrate(model, name, unseen or train, larger, log, more).items():
-            where = "validation data" if unseen else "training data"
-            if more is not None and label == QUANTITIES[name].total:
-                where += " and blocks of training data that were left out"
-            report[label] = found | {"calibrated_on": where}
+        elif factor is not None or n_weights(model.heads[name]) <= MOST_WEIGHTS:
+            more = (left_out or {}).get(name)
+            report |= _add_posterior(model, name, train, validation, ridges, factor, more, log)
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}
+    return report
+
+
+def _can_have_bars(model, name, train, factor):
+    """Whether ``name`` is a head with a linear last layer, and ``train`` has labels that its normal matrix has rows of."""
+    if name not in QUANTITIES or not has_posterior(model.heads[name]):
+        return False
+    labels = {*QUANTITIES[name].labels} - (set() if factor is not None else {"virial"})  # there are no rows of stress
+    return bool(labels & set(train.counts))
+
+
+def _add_posterior(model, name, train, validation, ridges, factor, left_out, log):
+    """Posterior of the head ``name``, calibrated on ``validation`` if it has labels; report by label."""
+    unseen = validation if {*QUANTITIES[name].labels} & set(validation.counts) else None
+    posterior, larger = _posterior(model, name, train, unseen, ridges, factor, log=log)
+    model.posteriors[name] = posterior
+    more, report = (left_out if unseen else None), {}
+    for label, found in _calibrate(model, name, unseen or train, larger, log, more).items():
+        where = "validation data" if unseen else "training data"
+        if more is not None and label == QUANTITIES[name].total:
+            where += " and blocks of training data that were left out"
+        report[label] = found | {"calibrated_on": where}
     return report
 
 
