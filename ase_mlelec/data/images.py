@@ -18,6 +18,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import check_finite, printable
+from ase_mlelec.data.ase_readers import add_free_energy, refuse_dump
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import (
     STRESS_UNIT,
@@ -113,10 +114,12 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             f"or of another format: {READABLE}"
         ) from None
     refuse_trajectory(path, comment)
+    refuse_dump(path, kind)
     if not images:
         raise ValueError(f"{path}: no structures in it (read as {kind}); {READABLE}")
     for i, atoms in enumerate(images):
         atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
+        add_free_energy(atoms)
         try:
             _name_species(atoms)
         except ValueError as error:

@@ -6,9 +6,10 @@ from os import PathLike
 from ase import Atoms
 from ase.calculators.calculator import InputError
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, parse_filename
+from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
 from ase_mlelec.checks import check_atoms, printable
+from ase_mlelec.data.ase_readers import refuse_types
 from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.data.hdf5 import FRAMES, is_of
 
@@ -44,9 +45,13 @@ def structure(path: str | PathLike) -> Atoms:
 def _images(path, index):
     """Images as ASE reads them; ValueError for errors of any type, which its readers raise."""
     try:
-        images = _of_data_set(path, index) or iter(iread(path, index))
+        images = _of_data_set(path, index)
+        name = parse_filename(path, index)[0]
+        kind = filetype(name) if images is None else ""
+        images = images or iter(iread(path, index))
     except Exception as error:
         raise _refused(path, error) from None
+    refuse_types(name, kind)
     while True:
         try:
             atoms = next(images)

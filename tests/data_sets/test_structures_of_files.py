@@ -8,7 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from small_data import make_frames
 
-from ase_mlelec.data.frames import write_hdf5
+from ase_mlelec.data.frames import read_frames, write_hdf5
 from ase_mlelec.data.structures import structure, structures
 from ase_mlelec_entry_points.cli.main import main
 
@@ -48,6 +48,21 @@ def test_commands_refuse_in_one_line(command, name, tmp_path, monkeypatch, capsy
     assert main(command.format(name).split()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mlelec: error: {name}: ") and sorted(tmp_path.iterdir()) == before
+
+
+DUMP = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 3\n0 3\n0 3\n"
+
+
+def test_dumps_without_elements(tmp_path):
+    """ASE takes types for atomic numbers, and adds energies of zero."""
+    (tmp_path / "a.dump").write_text(f"{DUMP}ITEM: ATOMS id type x y z fx fy fz\n1 2 0 0 0 0.1 0 0\n")
+    with pytest.raises(ValueError, match="a.dump: a dump of LAMMPS with types in place of elements; write"):
+        structure(tmp_path / "a.dump")
+    (tmp_path / "b.dump").write_text(f"{DUMP}ITEM: ATOMS id element x y z fx fy fz\n1 Si 0 0 0 0.1 0 0\n")
+    assert str(structure(tmp_path / "b.dump").symbols) == "Si"
+    for name in "ab":
+        with pytest.raises(ValueError, match=f"{name}.dump: a dump of LAMMPS, which has no energies"):
+            read_frames(tmp_path / f"{name}.dump")
 
 
 def test_which(tmp_path):

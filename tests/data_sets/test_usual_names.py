@@ -142,6 +142,34 @@ def test_databases_of_ase(tmp_path):
     np.testing.assert_array_equal(frame.labels["dipole"], [0, 0, 2])
 
 
+def test_free_energy_of_gpaw(tmp_path):
+    """ASE takes the energy at a width of zero alone from GPAW's text output."""
+    rows = [
+        "Positions:",
+        "   0 Al     0.000000    0.000000    0.000000    ( 0.0000,  0.0000,  0.0000)",
+        "",
+        "Unit cell:",
+    ]
+    rows += ["           periodic     x           y           z      points  spacing"]
+    rows += [
+        f"  {k + 1}. axis:    yes    {'    '.join(f'{4.0 * (k == j):.6f}' for j in range(3))}    20     0.2"
+        for k in range(3)
+    ]
+    rows += ["", "Energy contributions relative to reference atoms: (reference = -100.0)", "", "Kinetic:         +1.0"]
+    rows += [
+        "Entropy (-ST):   -0.20",
+        "--------------------------",
+        "Free energy:    -16.20",
+        "Extrapolated:   -16.10",
+        "",
+    ]
+    rows += ["Forces in eV/Ang:", "  0 Al    0.00000    0.00000   -0.00000", "", "Date: x", ""]
+    (tmp_path / "a.txt").write_text("\n".join(["", "  ___ ___ ___ _ _ _  ", " |   |   |_  | | | | ", *rows]))
+    with pytest.warns(UserWarning, match="energy is free_energy, which is up to 0.1 eV/atom away"):
+        (frame,) = read_frames(tmp_path / "a.txt")
+    assert frame.labels["energy"] == -16.2
+
+
 def test_labels_of_several_calculators(tmp_path):
     images = [copper(energy=-1.0) for _ in range(3)]
     for atoms, name in zip(images, ["vasp", "emt", "unknown"]):
