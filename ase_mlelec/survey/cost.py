@@ -5,7 +5,7 @@ import numpy as np
 from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
-LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 2000
+LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 3500
 TRIALS = 4  # of cutoffs; three to five
 # seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
 # for each atom and weight; number of solutions, and operations a second
