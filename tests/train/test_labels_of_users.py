@@ -75,6 +75,20 @@ def test_groups_that_are_no_parts_are_trained_on():
     assert [len(found[part]) for part in ("train", "test")] == [2, 1]
 
 
+def test_usual_names_of_groups():
+    """Tests under another usual name are not trained on, unless a setting says so."""
+    groups = ["training", "Val", "TEST", "dev", "bulk", "testing"]
+    frames = Frames([frame(group=group) for group in groups])
+
+    def parts(**data):
+        found = split(frames, configuration(data=data | {"validation_fraction": 0.0}))
+        return {part: [each.group for each in found[part]] for part in ("train", "validation", "test")}
+
+    assert parts() == {"train": ["training"], "validation": ["Val", "dev"], "test": ["TEST", "testing"]}
+    own = parts(train=["training", "Val"], validation=["bulk"], test=["test", "x"])
+    assert own == {"train": ["training", "Val"], "validation": ["bulk"], "test": ["TEST", "testing"]}
+
+
 def test_what_is_left_out_is_said(capsys):
     frames = Frames([frame(group="train"), frame(group="old"), frame(forces=100.0), frame(group="test", forces=100.0)])
     found = split(frames, configuration(data={"largest_force": 50.0}), progress=True)

@@ -84,7 +84,8 @@ class DataConfig(Section):
     )
     """Groups or kinds (config_type) to train on. Structures of which no part names the group or kind are trained on too;
     but if this setting is given and names a group or a kind of the data, all others are left out. A structure that several
-    parts name is in the test before the validation, and in that before the support."""
+    parts name is in the test before the validation, and in that before the support. Usual names of groups, such as val,
+    dev, Test and training, mean the parts that have their own names."""
     validation: Names = ("validation",)
     """Groups or kinds whose errors are watched during training."""
     test: Names = ("test",)

@@ -15,6 +15,9 @@ from ase_mlelec.train.recipes.shared import check_not_empty, say_once
 
 PARTS = ("test", "validation", "support", "train")  # the first that names the group or the kind of a structure has it
 SHOWN = 3  # structures that a message names
+# usual names of groups in any case, which stand for a part unless a setting names them
+USUAL = {"train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation"}
+USUAL |= dict.fromkeys(("val", "valid", "validate", "validating", "dev"), "validation")
 
 
 def split(frames: Frames, config: Config, *, complete: bool = True, progress: bool = False) -> dict[str, Frames]:
@@ -64,15 +67,21 @@ def split(frames: Frames, config: Config, *, complete: bool = True, progress: bo
 
 
 def part_of(frame: Frame, data: DataConfig) -> str:
-    """Name of the part of the data that names the group or the kind of a frame; "" for none."""
+    """Name of the part of the data that names the group or the kind of a frame, or that a usual name such as "val" means
+    where this part has its own name; "" for none."""
     own = {frame.group, frame.kind} - {""}
-    return next((part for part in PARTS if own & {*getattr(data, part)}), "")
+    usual = USUAL.get(frame.group.lower(), "")
+    found = next((part for part in PARTS if own & {*getattr(data, part)}), "")
+    return found or (usual if usual in getattr(data, usual or "train") else "")
 
 
 def _free(frames, names, data):
     """Indices of the frames that are trained on though no part names them."""
     given = "train" in data.model_fields_set
-    groups = given or any(group in data.train for group in frames.groups)
+    groups = given or any(
+        frame.group in data.train or (name == "train" and frame.group.lower() in USUAL)
+        for frame, name in zip(frames, names)
+    )
     kinds = given and any(kind in data.train for kind in frames.kinds)
     return [
         k
