@@ -1,11 +1,74 @@
-"""What readers of ASE add to files of other programs, or leave out."""
+"""Images that ASE reads, finished: what its readers add to files of other programs, leave out or take for something else."""
 
 import re
+from collections.abc import Sequence
 from os import PathLike
 
+import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import key_val_str_to_dict
 
+from ase_mlelec.data.keys import words_of
+from ase_mlelec.io.text import element_of
+from ase_mlelec.units import HARTREE
+
+MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
+OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case
+SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
 DUMPS = ("lammps-dump-text", "lammps-dump-binary")
+
+
+def extxyz_options() -> dict:
+    """Options of ase.io.read for extxyz files, whose images ``complete`` has to finish."""
+    return {"properties_parser": _parse_comment, "format": "extxyz"}
+
+
+def complete(atoms: Atoms, kind: str) -> None:
+    """Finish an image that ASE read, in place: keys, species, and what the readers of ASE leave out.
+
+    Parameters
+    ----------
+    kind : str
+        Format, as ASE calls it.
+
+    Raises
+    ------
+    ValueError
+        For species that are no elements, and a cell under a name that ASE does not read.
+    """
+    atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
+    _name_species(atoms)
+    add_free_energy(atoms)
+    if kind == "extxyz":
+        refuse_unread_cell(atoms)
+        join_columns(atoms)
+
+
+def _name_species(atoms):
+    """Set the elements of atoms whose species were read as labels, unless the file has atomic numbers as well."""
+    labels = atoms.arrays.pop(SPECIES_COLUMN, None)
+    if labels is None or atoms.numbers.any():
+        return
+    atoms.symbols = [element_of(label) for label in labels]
+    if atoms.calc is not None:  # the calculator remembers the structure of its results
+        atoms.calc.atoms.symbols = atoms.symbols
+
+
+def _parse_comment(line):
+    """Parse the second line of an extxyz frame to a dict with keys that ASE does not interpret.
+
+    ASE would make a calculator of some keys, whatever their values are; it expects nine numbers for a stress, and
+    symbols for species.
+    """
+    for key in OWN:
+        if not re.search(rf"(^|\s){key}\s*=", line):
+            line = re.sub(rf"(^|\s){key}(\s*=)", rf"\1{key}\2", line, count=1, flags=re.IGNORECASE)
+    marked = re.sub(r"(^|\s)(stress|virial)(\s*=)", rf"\1{MARK}\2\3", line)
+    found = key_val_str_to_dict(marked).items()
+    found = {key if key in OWN or key.startswith(MARK) else MARK + key: value for key, value in found}
+    columns = str(found.get("Properties", "species:S:1:pos:R:3"))
+    return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
 
 
 def refuse_dump(path: str | PathLike, kind: str) -> None:
@@ -40,3 +103,36 @@ def add_free_energy(atoms: Atoms) -> None:
     if "free energy" in terms and extrapolated is not None and "free_energy" not in atoms.calc.results:
         correction = atoms.calc.results["energy"] - extrapolated  # of van der Waals forces
         atoms.calc.results["free_energy"] = terms["free energy"] + correction
+
+
+def refuse_unread_cell(atoms: Atoms) -> None:
+    """Raise ValueError for an extxyz image whose cell has another name than Lattice: ASE would take it for a molecule."""
+    for key, value in atoms.info.items():
+        cells = words_of(key) & {"cell", "box", "lattice", "unitcell"} and atoms.cell.rank == 0
+        if cells and np.size(value) in (3, 6, 9) and np.asarray(value).dtype.kind in "fiu":
+            raise ValueError(
+                f"it has {key} in place of Lattice, and would have no cell; rename it, nine numbers row by row"
+            )
+
+
+def join_columns(atoms: Atoms) -> None:
+    """Join the columns fx, fy and fz of an extxyz image to forces, unless it has these."""
+    columns = {name.lower(): name for name in atoms.arrays if name.lower() in ("fx", "fy", "fz")}
+    names = [columns.get(name, "") for name in ("fx", "fy", "fz")]
+    if all(names) and not any("force" in name.lower() for name in atoms.arrays):
+        atoms.arrays["forces"] = np.stack([atoms.arrays.pop(name) for name in names], axis=1)
+
+
+def read_aenet(path: str | PathLike, images: Sequence[Atoms]) -> None:
+    """Add the energy of a file of aenet, an XSF file that begins with it, in place; its forces are in eV/Å.
+
+    XCrySDen's forces are in hartree/Å, which ASE converts.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        found = re.match(r"#\s*total energy\s*=\s*(\S+)\s+eV\b", file.readline(1000), re.IGNORECASE)
+    if not found or len(images) != 1 or not re.fullmatch(r"[-+.\deE]+", found[1]):
+        return
+    results = {"energy": float(found[1])}
+    if images[0].calc is not None:
+        results["forces"] = images[0].calc.results["forces"] / HARTREE
+    images[0].calc = SinglePointCalculator(images[0], **results)

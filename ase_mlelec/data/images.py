@@ -13,12 +13,11 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read
-from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import check_finite, printable
-from ase_mlelec.data.ase_readers import add_free_energy, refuse_dump
+from ase_mlelec.data.ase_readers import complete, extxyz_options, read_aenet, refuse_dump
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import (
     STRESS_UNIT,
@@ -36,7 +35,7 @@ from ase_mlelec.data.keys import (
 from ase_mlelec.data.usual_names import guessed, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.cp2k import refuse_trajectory
-from ase_mlelec.io.text import element_of, fortran_floats
+from ase_mlelec.io.text import fortran_floats
 from ase_mlelec.io.ulm import check_claims
 from ase_mlelec.io.xyz import check_lines, is_extxyz, without_mark
 from ase_mlelec.quantities import LABELS
@@ -45,10 +44,7 @@ READABLE = (
     "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, folders of runs of pw.x or VASP, and "
     "files with energies or other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml"
 )
-MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
-OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case
 DATABASE = ("key_value_pairs", "data")  # entries in which ASE's databases have what else belongs to a structure
-SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places of tensor elements in ASE's order xx, yy, zz, yz, xz, xy
 SAME_ENERGY = 1e-6  # eV/atom
 ASYMMETRY = 1e-3  # largest asymmetry of a symmetric tensor, relative to its largest element
@@ -101,7 +97,7 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             check_claims(path)
         elif kind == "extxyz":
             comment = check_lines(path)
-            source, options = without_mark(path), {"properties_parser": _parse_comment, "format": "extxyz"}
+            source, options = without_mark(path), extxyz_options()
         images: Any = (
             _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
         )
@@ -115,13 +111,13 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         ) from None
     refuse_trajectory(path, comment)
     refuse_dump(path, kind)
+    if kind == "xsf":
+        read_aenet(path, images)
     if not images:
         raise ValueError(f"{path}: no structures in it (read as {kind}); {READABLE}")
     for i, atoms in enumerate(images):
-        atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
-        add_free_energy(atoms)
         try:
-            _name_species(atoms)
+            complete(atoms, kind)
         except ValueError as error:
             raise ValueError(f"{path}: frame {i}: {error}") from None
     return images
@@ -131,32 +127,6 @@ def _rows(path, kind):
     """Images of a database of ASE with what else the user stored, which ase.io.read leaves out."""
     rows = connect(str(path), type=kind, use_lock_file=False).select()
     return [row.toatoms(add_additional_information=True) for row in rows]
-
-
-def _name_species(atoms):
-    """Set the elements of atoms whose species were read as labels, unless the file has atomic numbers as well."""
-    labels = atoms.arrays.pop(SPECIES_COLUMN, None)
-    if labels is None or atoms.numbers.any():
-        return
-    atoms.symbols = [element_of(label) for label in labels]
-    if atoms.calc is not None:  # the calculator remembers the structure of its results
-        atoms.calc.atoms.symbols = atoms.symbols
-
-
-def _parse_comment(line):
-    """Parse the second line of an extxyz frame to a dict with keys that ASE does not interpret.
-
-    ASE would make a calculator of some keys, whatever their values are; it expects nine numbers for a stress, and
-    symbols for species.
-    """
-    for key in OWN:
-        if not re.search(rf"(^|\s){key}\s*=", line):
-            line = re.sub(rf"(^|\s){key}(\s*=)", rf"\1{key}\2", line, count=1, flags=re.IGNORECASE)
-    marked = re.sub(r"(^|\s)(stress|virial)(\s*=)", rf"\1{MARK}\2\3", line)
-    found = key_val_str_to_dict(marked).items()
-    found = {key if key in OWN or key.startswith(MARK) else MARK + key: value for key, value in found}
-    columns = str(found.get("Properties", "species:S:1:pos:R:3"))
-    return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
 
 
 @formerly_positional("name", "keys")

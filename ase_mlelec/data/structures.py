@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
 
 from ase import Atoms
 from ase.calculators.calculator import InputError
@@ -9,9 +10,10 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
 from ase_mlelec.checks import check_atoms, printable
-from ase_mlelec.data.ase_readers import refuse_types
+from ase_mlelec.data.ase_readers import complete, extxyz_options, refuse_types
 from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.data.hdf5 import FRAMES, is_of
+from ase_mlelec.io.xyz import is_extxyz, without_mark
 
 READABLE = "give a data set, or a file with structures that ASE reads, such as extxyz, traj, cif or POSCAR"
 
@@ -45,13 +47,16 @@ def structure(path: str | PathLike) -> Atoms:
 def _images(path, index):
     """Images as ASE reads them; ValueError for errors of any type, which its readers raise."""
     try:
-        images = _of_data_set(path, index)
-        name = parse_filename(path, index)[0]
-        kind = filetype(name) if images is None else ""
-        images = images or iter(iread(path, index))
+        name, place = (path, index) if Path(path).exists() else parse_filename(path, index)
+        images = _of_data_set(name, place)
+        kind = "" if images is not None else "extxyz" if is_extxyz(name) else filetype(name)
+        options = extxyz_options() if kind == "extxyz" else {}
+        source = without_mark(name) if kind == "extxyz" else name
+        images = images or iter(iread(source, place, do_not_split_by_at_sign=True, **options))
     except Exception as error:
         raise _refused(path, error) from None
     refuse_types(name, kind)
+    k = -1
     while True:
         try:
             atoms = next(images)
@@ -59,12 +64,16 @@ def _images(path, index):
             return
         except Exception as error:
             raise _refused(path, error) from None
+        k += 1
+        try:
+            complete(atoms, kind)
+        except ValueError as error:
+            raise ValueError(f"{path}: structure {k}: {error}") from None
         yield atoms
 
 
-def _of_data_set(path, index):
+def _of_data_set(name, index):
     """Iterator over the structures of a data set of this package; None for another file."""
-    name, index = parse_filename(path, index)
     if not is_of(name, FRAMES):
         return None
     images = [frame.atoms for frame in read_hdf5(name)]

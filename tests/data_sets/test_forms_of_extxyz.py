@@ -8,6 +8,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from ase_mlelec import units
 from ase_mlelec.data.frames import read_frames
 
 ROWS = "Na 0.00000 0.10000 -0.25000\nCl 1.00000 0.00000 0.12345\nCl 0.00000 2.00000 1.23456"
@@ -65,3 +66,33 @@ def test_folder_of_files(tmp_path):
     (tmp_path / "a.extxyz.gz").write_bytes(gzip.compress(TEXT.encode()))
     with pytest.raises(ValueError, match="a folder without data .*; give its files themselves, such as .*a.extxyz.gz"):
         read_frames(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["cell", "box", "unit_cell", "Cell_lengths"])
+def test_cells_of_another_name(key, tmp_path):
+    """They would be molecules."""
+    (tmp_path / "a.xyz").write_text(TEXT.replace("energy", f'{key}="4 0 0 0 4 0 0 0 4" energy'))
+    with pytest.raises(ValueError, match=f"a.xyz: frame 0: it has {key} in place of Lattice, and would have no cell"):
+        read_frames(tmp_path / "a.xyz")
+    lattice = 'Lattice="5 0 0 0 5 0 0 0 5"'
+    (tmp_path / "a.xyz").write_text(TEXT.replace("energy", f'{key}="4 0 0 0 4 0 0 0 4" {lattice} energy'))
+    assert read_frames(tmp_path / "a.xyz")[0].atoms.get_volume() == pytest.approx(125)
+
+
+def test_forces_in_three_columns(tmp_path):
+    text = TEXT.replace("pos:R:3", "pos:R:3:fx:R:1:Fy:R:1:fz:R:1").splitlines()
+    text[2:] = [f"{line} {k}.1 {k}.2 {k}.3" for k, line in enumerate(text[2:])]
+    (tmp_path / "a.xyz").write_text("\n".join(text) + "\n")
+    (frame,) = read_frames(tmp_path / "a.xyz")
+    np.testing.assert_allclose(frame.labels["forces"], np.arange(3)[:, None] + [0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("of_aenet", [True, False])
+def test_forces_of_xsf(of_aenet, tmp_path):
+    """eV/Å beside an energy, as aenet has them, else hartree/Å."""
+    head = "# total energy = -9.5 eV\n\n" if of_aenet else ""
+    cell = "CRYSTAL\nPRIMVEC\n4 0 0\n0 4 0\n0 0 4\nPRIMCOORD\n2 1\n"
+    (tmp_path / "a.xsf").write_text(f"{head}{cell}Si 0 0 0 0.1 0 0\nSi 2 2 2 -0.1 0 0\n")
+    (frame,) = read_frames(tmp_path / "a.xsf")
+    assert frame.labels.get("energy") == (-9.5 if of_aenet else None)
+    assert frame.labels["forces"][0, 0] == pytest.approx(0.1 if of_aenet else 0.1 * units.HARTREE)

@@ -17,7 +17,7 @@ SILICON = "2\nLattice='0 2.7 2.7 2.7 0 2.7 2.7 2.7 0' Properties=species:S:1:pos
 DAMAGED = {  # name -> (content, what the message says after the name)
     "cut.xyz": (SILICON.format(""), "ASE cannot read it"),
     "text.xyz": ("hello\nworld\n", "ASE cannot read it"),
-    "foreign.xyz": (SILICON.format("Xx 1 1 1"), r"ASE cannot read it \(KeyError: 'Xx'\)"),
+    "foreign.xyz": (SILICON.format("Xx 1 1 1"), "structure 0: the label 'Xx' begins with no chemical symbol"),
     "nan.xyz": (SILICON.format("Si nan 1 1"), "structure 0: positions of atom 1 are NaN"),
     "flat.xyz": (SILICON.format("Si 1 1 1").replace("2.7 2.7 0'", "0 2.7 2.7'"), "structure 0: pbc is .* no volume"),
     "POSCAR": ("Si\n1.0\n5 0 0\n0 5 0\n", "ASE cannot read it"),
@@ -63,6 +63,17 @@ def test_dumps_without_elements(tmp_path):
     for name in "ab":
         with pytest.raises(ValueError, match=f"{name}.dump: a dump of LAMMPS, which has no energies"):
             read_frames(tmp_path / f"{name}.dump")
+
+
+def test_forms_of_extxyz(tmp_path):
+    """As data sets are read: labels of species, byte order marks, keys in other cases, names with the sign of parts."""
+    content = SILICON.format("Si 1 1 1").replace("Lattice", "lattice").replace("Si 0", "Si1 0")
+    (tmp_path / "a@b.xyz").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    atoms = structure(tmp_path / "a@b.xyz")
+    assert str(atoms.symbols) == "Si2" and atoms.pbc.all() and atoms.get_volume() > 30
+    (tmp_path / "c.xyz").write_text(content.replace("lattice", "cell"))
+    with pytest.raises(ValueError, match="c.xyz: structure 0: it has cell in place of Lattice, and would have no cell"):
+        structure(tmp_path / "c.xyz")
 
 
 def test_which(tmp_path):
