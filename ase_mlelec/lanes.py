@@ -3,7 +3,8 @@
 A loop over the last axis of arrays becomes vector instructions only where the compiler can tell that no two of its many
 rows overlap, and it keeps few sums in registers. Functions here say what is a vector: ``load(array, row)`` is the row of
 an array [.., lanes], which must be contiguous and whose last axis has ``lanes(dtype)`` numbers; ``spread(array, place)``
-has one number of the flattened array in all lanes; ``store(array, row, vector)`` writes a row. Vectors can be added,
+has one number of the flattened array in all lanes; ``store(array, row, vector)`` writes a row; ``every(vector, number)``
+has a number in all lanes of a vector of the same type, and ``total(vector)`` is the sum of the lanes. Vectors can be added,
 subtracted, multiplied and divided. Places are not checked.
 
 Only modules that are imported where ``compiled.is_wanted()`` may import this one. numba does not see when this file changes:
@@ -22,7 +23,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import DTypeLike, NDArray
 
+from ase_mlelec.compiled import compiled
+
 BYTES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32  # of a vector: one register, or two
+NUMBERS = BYTES // 8  # float64 in a vector
 FREEDOM = ("reassoc", "contract", "nsz")  # as ``compiled.ALLOWED``
 
 
@@ -37,6 +41,14 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     raw = np.zeros(size + BYTES, np.uint8)
     start = -raw.ctypes.data % BYTES
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+@compiled
+def empty_rows(n, length):
+    """Array [n, length] of float64 that begins where vectors are loaded and stored fastest; for compiled loops."""
+    raw = np.empty(n * length + NUMBERS)
+    start = -(raw.ctypes.data // 8) % NUMBERS
+    return raw[start : start + n * length].reshape((n, length))
 
 
 class Vector(types.Type):
@@ -97,6 +109,29 @@ def spread(typing, array, place):
         return _all_lanes(builder, number, context.get_value_type(vector))
 
     return vector(array, types.intp), make
+
+
+@intrinsic
+def every(typing, like, number):
+    """A number in all lanes of a vector like another one."""
+
+    def make(context, builder, signature, arguments):
+        return _all_lanes(builder, arguments[1], context.get_value_type(like))
+
+    return like(like, like.dtype), make
+
+
+@intrinsic
+def total(typing, vector):
+    """Sum of the lanes of a vector."""
+
+    def make(context, builder, signature, arguments):
+        number, wide = context.get_value_type(vector.dtype), context.get_value_type(vector)
+        name = f"llvm.vector.reduce.fadd.v{vector.size}f{vector.dtype.bitwidth}"
+        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(number, [number, wide]), name)
+        return builder.call(reduce, [ir.Constant(number, -0.0), arguments[0]], fastmath=FREEDOM)
+
+    return vector.dtype(vector), make
 
 
 def _all_lanes(builder, number, wide):

@@ -37,21 +37,22 @@ def test_loops_equal_batched_products(twojmax, switch, dtype, tolerance, monkeyp
 def test_vectors():
     """Operations on rows, and numbers in all lanes."""
     from ase_mlelec.compiled import compiled
-    from ase_mlelec.lanes import aligned, lanes, load, spread, store
+    from ase_mlelec.lanes import aligned, every, lanes, load, spread, store, total
 
     def both(a, b, found):
         x, y = load(a, 1), load(b, 0)
         x += y
         store(found, 0, x * y - spread(a, 2))
         store(found, 1, x / y)
+        store(found, 2, every(x, total(y)))
 
     for dtype, tolerance in (np.float64, 1e-15), (np.float32, 1e-6):
-        a, b, found = (aligned((2, lanes(dtype)), dtype) for _ in range(3))
+        a, b, found = (aligned((3, lanes(dtype)), dtype) for _ in range(3))
         assert a.ctypes.data % 32 == 0
         a[:], b[:] = np.random.default_rng(0).uniform(1, 2, (2, *a.shape))
         compiled(both)(a, b, found)
         x = a[1] + b[0]
-        assert_close(found, [x * b[0] - a.flat[2], x / b[0]], 2 * tolerance)
+        assert_close(found, [x * b[0] - a.flat[2], x / b[0], np.full(len(x), b[0].sum())], 2 * tolerance)
 
 
 def test_no_centers():

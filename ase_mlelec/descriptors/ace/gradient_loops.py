@@ -1,12 +1,96 @@
 """Derivatives of the atomic basis by the coordinates of all atoms, as compiled loops.
 
-The formulas are those of ``moments``; arguments that are not described here are those of ``edge_loops``.
+The formulas are those of ``moments``; arguments that are not described here are those of ``edge_loops``. Here every edge
+has its own derivatives, which are added up one by one, so that edges do not come in vectors.
 """
 
 import numpy as np
 
 from ase_mlelec.compiled import compiled
-from ase_mlelec.descriptors.edge_loops import harmonics, radial_functions, sort_edges
+
+
+@compiled
+def sort_edges(vec, kind, start, end, cutoff, n_species, near, ends, r, unit):
+    """Sort the edges ``start`` .. ``end`` of a center that are within the cutoff by species.
+
+    Fills ``near`` (their numbers), ``ends`` [species + 1], distances ``r`` and unit vectors ``unit`` [3, .].
+    """
+    ends[:] = 0
+    for e in range(start, end):
+        if vec[0, e] ** 2 + vec[1, e] ** 2 + vec[2, e] ** 2 < cutoff * cutoff:
+            ends[kind[e] + 1] += 1
+    for k in range(n_species):
+        ends[k + 1] += ends[k]
+    for e in range(start, end):
+        square = vec[0, e] ** 2 + vec[1, e] ** 2 + vec[2, e] ** 2
+        if square < cutoff * cutoff:
+            slot = ends[kind[e]]
+            ends[kind[e]] += 1
+            near[slot], r[slot] = e, np.sqrt(square)
+            for a in range(3):
+                unit[a, slot] = vec[a, e] / r[slot]
+    for k in range(n_species, 0, -1):
+        ends[k] = ends[k - 1]
+    ends[0] = 0
+    return ends[n_species]
+
+
+@compiled
+def radial_functions(r, n, cutoff, inner, coefficients, n_radial, radial, slope, scratch):
+    """Fill R_n [n_radial, .] and dR_n/dr of the distances ``r`` [.]; columns of ``coefficients`` are Chebyshev series."""
+    fade, fall, x, dx = scratch[0], scratch[1], scratch[2], scratch[3]
+    t0, t1, d0, d1 = scratch[4], scratch[5], scratch[6], scratch[7]
+    scale = 2 * (1 + inner) / (1 - inner)
+    for e in range(n):
+        rho = r[e] / cutoff
+        rest = max(1 - rho * rho, 0.0)
+        fade[e], fall[e] = rest * rest, -4 * rho * rest / cutoff
+        x[e] = scale * (1 - rho) / (1 + rho) - 1
+        dx[e] = -2 * scale / ((1 + rho) * (1 + rho) * cutoff)
+        t0[e], t1[e], d0[e], d1[e] = 1.0, x[e], 0.0, 1.0
+    for k in range(n_radial):
+        for e in range(n):
+            radial[k, e] = slope[k, e] = 0.0
+    for j in range(n_radial):
+        for k in range(j, n_radial):  # a triangle: R_k has degree k
+            c = coefficients[j, k]
+            for e in range(n):
+                radial[k, e] += c * t0[e]
+                slope[k, e] += c * d0[e]
+        for e in range(n):
+            following, falling = 2 * x[e] * t1[e] - t0[e], 2 * (t1[e] + x[e] * d1[e]) - d0[e]
+            t0[e], t1[e], d0[e], d1[e] = t1[e], following, d1[e], falling
+    for k in range(n_radial):
+        for e in range(n):
+            slope[k, e] = slope[k, e] * dx[e] * fade[e] + radial[k, e] * fall[e]
+            radial[k, e] *= fade[e]
+
+
+@compiled
+def harmonics(unit, n, l_max, legendre, angular, scratch):
+    """Fill ``angular`` with Y_lm of the first ``n`` of the vectors ``unit`` [3, .]; ``legendre`` as in ``edge_loops``."""
+    cosine, sine, before, now = scratch[0], scratch[1], scratch[2], scratch[3]
+    x, y, z = unit[0], unit[1], unit[2]
+    for e in range(n):
+        cosine[e], sine[e] = 1.0, 0.0
+    row = 0
+    for m in range(l_max + 1):
+        for e in range(n):
+            before[e], now[e] = 0.0, legendre[row, 0]
+        for l in range(m, l_max + 1):
+            plus, minus = angular[l * l + l + m], angular[l * l + l - m]
+            forward, back = legendre[row, 1], legendre[row, 2]
+            for e in range(n):
+                plus[e] = now[e] * cosine[e]
+            if m:
+                for e in range(n):
+                    minus[e] = now[e] * sine[e]
+            for e in range(n):
+                following = forward * now[e] * z[e] + back * before[e]
+                before[e], now[e] = now[e], following
+            row += 1
+        for e in range(n):
+            cosine[e], sine[e] = x[e] * cosine[e] - y[e] * sine[e], x[e] * sine[e] + y[e] * cosine[e]
 
 
 @compiled

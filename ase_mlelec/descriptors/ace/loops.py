@@ -8,17 +8,9 @@ The formulas are those of ``couplings``. ``moments`` [C, species n_radial, (l_ma
 import numpy as np
 
 from ase_mlelec.compiled import compiled
-from ase_mlelec.lanes import BYTES, load, spread, store
+from ase_mlelec.lanes import BYTES, empty_rows, load, spread, store
 
 LANES = BYTES // 8
-
-
-@compiled
-def empty_rows(n, n_points):
-    """An array [n, n_points] that begins where a vector may."""
-    raw = np.empty(n * n_points + LANES)
-    start = -(raw.ctypes.data // 8) % LANES
-    return raw[start : start + n * n_points].reshape((n, n_points))
 
 
 @compiled
