@@ -81,6 +81,7 @@ class Model(torch.nn.Module):
             long_range.check(descriptor.species, self.heads)
         self.long_range = long_range
         self.metadata = dict(metadata or {})
+        self._linear: tuple | None = None
         self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
 
     @property
@@ -194,17 +195,39 @@ class Model(torch.nn.Module):
         values = self.heads[name](environment, edges)
         return self._with_core(values, system, edges) if name == "energy" else values
 
-    def linear_energy(self, system: System, edges: Edges) -> Tensor | None:
-        """Atomic energies [C] without the features, for a linear head; differentiable once. None for other heads."""
-        head = self.heads["energy"]
-        linear = head.as_linear() if hasattr(head, "as_linear") else None
-        if linear is None:
+    def linear_energy(self, system: System, edges: Edges) -> tuple[Tensor, Tensor] | None:
+        """Atomic energies [C] and derivatives [E, 3] of their sum by the vectors, for a linear head, without the features.
+
+        None for other heads. ``edges`` may reach beyond the cutoff of the descriptor.
+        """
+        if self.linear_head is None:
             return None
-        weights, constants = linear
-        descriptor = self.descriptor_of("energy")
-        values = descriptor.weighted_sums(system, edges.to(precision_of(descriptor)), weights)
-        own = self.species_index(system.numbers).index_select(0, edges.atoms)
-        return self._with_core(values + constants[own], system, edges)
+        weights, constants = self.linear_head
+        values, gradient = self.descriptor_of("energy").sums_with_gradient(system, edges, weights)
+        energies = values + constants[self.species_index(system.numbers)[edges.atoms]]
+        if self.core is None or self.core.is_idle(edges):
+            return energies, gradient
+        own, leaf = energies.requires_grad_(True), edges.with_vec(edges.vec.detach().requires_grad_(True))
+        energies = self._with_core(own, system, leaf)
+        if energies is own:
+            return own.detach(), gradient
+        by_energy, by_vec = torch.autograd.grad(energies.sum(), [own, leaf.vec])
+        return energies.detach(), gradient * by_energy[edges.center, None] + by_vec
+
+    @property
+    def linear_head(self) -> tuple[Tensor, Tensor] | None:
+        """Weights [species, F] of the features and constants [species], eV, of a linear energy, or None.
+
+        They are computed again where an array of the head has changed.
+        """
+        head = self.heads["energy"]
+        if not hasattr(head, "as_linear"):
+            return None
+        arrays = [*head.parameters(), *head.buffers()]
+        state = [(id(head), array.data_ptr(), array._version) for array in arrays]
+        if self._linear is None or self._linear[0] != state:
+            self._linear = state, head.as_linear()
+        return self._linear[1]
 
     def _with_core(self, energies, system, edges):
         if self.core is None:

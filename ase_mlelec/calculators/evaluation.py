@@ -12,7 +12,7 @@ from ase.outputs import all_outputs
 from torch import Tensor
 
 from ase_mlelec.calculators.extrapolation import CHUNK, WatchesRange
-from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results, with_long_range
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results, volume_of, with_long_range
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
@@ -135,7 +135,7 @@ class EvaluatesModels(WatchesRange):
 
     def _store_potential(self, members, edges):
         """Store ASE's results of the present atoms from atomic energies, dE/dvec and long range of every member."""
-        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        volume = volume_of(self.atoms)
         results = [
             with_long_range(potential_results(energies, gradient, edges, volume=volume), terms, volume=volume)
             for energies, gradient, terms in members
@@ -149,9 +149,10 @@ class EvaluatesModels(WatchesRange):
         They are computed chunk by chunk; the environments are kept for electronic quantities.
         """
         energies, gradients, environments, graphs = [], [], [], []
-        reach, seen = edges.up_to(model.descriptor.cutoff), self._seen("energy", model)
-        keeps = self._keeps_graphs and self._keeps_energy(model, edges)
+        keeps, seen = self._keeps_graphs and self._keeps_energy(model, edges), self._seen("energy", model)
         needs_features = keeps or seen.known is not None or _is_shared(model)
+        is_direct = not needs_features and model.linear_head is not None
+        reach = edges if is_direct else edges.up_to(model.descriptor.cutoff)
         evaluated = functools.partial(energies_of, model, system, needs_features, keeps)
         for environment, energy, gradient, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
             gradients.append(gradient)
@@ -172,7 +173,8 @@ class EvaluatesModels(WatchesRange):
         gradient = gradients[0]
         if len(gradients) > 1:
             gradient = torch.cat([part.T for part in gradients], dim=1).T  # x, y and z stay separate planes
-        gradient = self._of_all_edges(gradient, model.descriptor.cutoff, edges)
+        if not is_direct:
+            gradient = self._of_all_edges(gradient, model.descriptor.cutoff, edges)
         terms = model.long_range and model.long_range.terms(model, system, edges)
         return torch.cat(energies) if len(energies) > 1 else energies[0], gradient, terms
 
@@ -236,15 +238,15 @@ def energies_of(
     Returns (environments or None, atomic energies [C], dE/dvec [E, 3], (edges, environments) with their graph or None).
     """
     _, edges = chunk
+    linear = None if needs_features else model.linear_energy(system, edges)
+    if linear is not None:
+        return None, *linear, None
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
-    energy: Any = None if needs_features else model.linear_energy(system, leaf)
-    environment = None
-    if energy is None:
-        environment = model.environment("energy", system, leaf)
-        environment = environment.keeping() if "energy" in model.posteriors else environment
-        energy = model.evaluate_head("energy", environment, system, leaf)
+    environment = model.environment("energy", system, leaf)
+    environment = environment.keeping() if "energy" in model.posteriors else environment
+    energy: Any = model.evaluate_head("energy", environment, system, leaf)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec, retain_graph=keeps)
-    return environment and environment.detached(), energy.detach(), gradient, (leaf, environment) if keeps else None
+    return environment.detached(), energy.detach(), gradient, (leaf, environment) if keeps else None
 
 
 def _is_shared(model):

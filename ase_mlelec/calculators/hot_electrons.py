@@ -8,7 +8,7 @@ from ase.calculators.calculator import CalculatorSetupError
 from torch import Tensor
 
 from ase_mlelec.calculators.parameters import check_temperature
-from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
+from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results, volume_of
 from ase_mlelec.calculators.spectral_functional import DifferentiatesSpectra, Spectra
 from ase_mlelec.calculators.uncertainty import N_MEMBERS
 from ase_mlelec.physics.free_energy import electronic_free_energy
@@ -133,7 +133,7 @@ class HasHotElectrons(DifferentiatesSpectra):
     def _excess_results(self, k, model):
         """ASE's results of the excess alone, dict."""
         system, edges = self._geometry()
-        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        volume = volume_of(self.atoms)
         return potential_results(*self._excess_potential(k, model, system, edges), edges, volume=volume)
 
     # error bars -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
+from ase_mlelec import compiled
 from ase_mlelec.edges import Edges
 from ase_mlelec.long_range import Terms
 
@@ -15,9 +16,16 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # rows and columns in 
 POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
 
 
+def volume_of(atoms: Atoms) -> float | None:
+    """Volume of the cell, Å^3; None where its three vectors span none, whichever directions are periodic."""
+    cell = atoms.cell.array
+    volume = abs(float(np.linalg.det(cell)))
+    return volume if volume > 1e-6 * float(np.prod(np.sqrt((cell * cell).sum(axis=1)))) else None
+
+
 def has_volume(atoms: Atoms) -> bool:
     """Tell whether the three cell vectors span a volume, whichever directions are periodic."""
-    return atoms.cell.rank == 3 and atoms.get_volume() > 1e-6 * np.prod(atoms.cell.lengths())
+    return volume_of(atoms) is not None
 
 
 def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volume: float | None) -> dict:
@@ -39,22 +47,12 @@ def potential_results(energies: Tensor, gradient: Tensor, edges: Edges, *, volum
     dict
         Results by ASE's names, in ASE's units and shapes.
     """
-    planes = [array.T.double() for array in (edges.vec, gradient)]  # x, y and z
-    arrays: list[Any] = [*planes, edges.center, edges.neighbor]
-    if edges.vec.device.type == "cpu":  # the sums of NumPy take a fifth of the time
-        arrays = [array.detach().numpy() for array in arrays]
-    (vec, slope, center, neighbor), n = arrays, len(edges.atoms)
     parts = energies.double().cpu().numpy()
     energy = float(parts.sum())
-    results: dict[str, Any] = {
-        "energy": energy,
-        "free_energy": energy,
-        "energies": parts,
-        "forces": _sums(list(slope), center, n) - _sums(list(slope), neighbor, n),
-    }
+    forces, sheared = _sums_by_atom(edges, gradient)
+    results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": parts, "forces": forces}
     if volume is not None:
-        sheared = [vec[a] * slope[b] + vec[b] * slope[a] for a, b in VOIGT]
-        results["stresses"] = _sums(sheared, center, n) * (0.5 / volume)
+        results["stresses"] = sheared * (0.5 / volume)
         results["stress"] = results["stresses"].sum(axis=0)
     return results
 
@@ -81,9 +79,24 @@ def with_long_range(results: dict[str, Any], terms: Terms | None, *, volume: flo
     return {"energy": energy, "free_energy": energy, **changed}
 
 
+def _sums_by_atom(edges, gradient):
+    """Forces [N, 3] and sums [N, 6] of vec ⊗ g + g ⊗ vec, arrays."""
+    planes = [array.detach().T.double() for array in (edges.vec, gradient)]  # x, y and z
+    arrays: list[Any] = [edges.center, edges.neighbor, *planes]
+    if edges.vec.device.type == "cpu":
+        arrays = [array.numpy() for array in arrays]
+        if compiled.is_wanted():
+            from ase_mlelec.edges.loops import sums_by_atom  # imports numba
+
+            return sums_by_atom(*map(np.ascontiguousarray, arrays), len(edges.atoms))
+    (center, neighbor, vec, slope), n = arrays, len(edges.atoms)
+    sheared = [vec[a] * slope[b] + vec[b] * slope[a] for a, b in VOIGT]
+    return _sums([*slope], center, n) - _sums([*slope], neighbor, n), _sums(sheared, center, n)
+
+
 def _sums(rows, index, n):
     """Sums [n, R] of R rows [E] by ``index`` [E], array."""
-    if isinstance(index, np.ndarray):
+    if isinstance(index, np.ndarray):  # the sums of NumPy take a fifth of the time
         return np.stack([np.bincount(index, row, n) for row in rows], axis=1)
     table = torch.stack(rows)
     return table.new_zeros(len(rows), n).index_add_(1, index, table).T.cpu().numpy()

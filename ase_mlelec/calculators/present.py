@@ -79,8 +79,9 @@ class PresentStructure:
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
         arrays: Any = [{**each.arrays, "cell": each.cell.array, "pbc": each.pbc} for each in (known, atoms)]
-        same = {name for name in all_changes if np.array_equal(arrays[0].get(name), arrays[1].get(name))}
-        return compare_atoms(known, atoms, tol, same | set(self.ignored_changes))
+        same = {name for name in all_changes if _is_equal(*(each.get(name) for each in arrays))}
+        same |= set(self.ignored_changes)
+        return compare_atoms(known, atoms, tol, same) if len(same) < len(all_changes) else []
 
     # the call in progress ---------------------------------------------------------------------------------------
 
@@ -183,6 +184,10 @@ class Turns:
 
     def __reduce__(self):
         return Turns, ()
+
+
+def _is_equal(one, other):
+    return one is other or np.array_equal(one, other)
 
 
 def _as_one_call(method):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ase_mlelec.calculators.evaluation import EvaluatesModels
 from ase_mlelec.calculators.extrapolation import CHUNK
-from ase_mlelec.calculators.potential import has_volume, potential_results
+from ase_mlelec.calculators.potential import potential_results, volume_of
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
@@ -149,7 +149,7 @@ class DifferentiatesSpectra(EvaluatesModels):
         """
         self._present(atoms)
         system, edges = self._geometry()
-        volume = self.atoms.get_volume() if has_volume(self.atoms) else None
+        volume = volume_of(self.atoms)
         nothing = torch.zeros(len(system.numbers))
         each = []
         for k, model in enumerate(self.models):

@@ -9,6 +9,7 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from ase_mlelec.edges import Edges
+from ase_mlelec.nets import precision_of
 from ase_mlelec.system import System
 
 
@@ -86,6 +87,15 @@ class Descriptor(torch.nn.Module):
         """
         environment = self(system, edges)
         return (environment.features * weights[environment.species]).sum(dim=1)
+
+    def sums_with_gradient(self, system: System, edges: Edges, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``weighted_sums``, with the derivatives [E, 3] of the sum over all centers by the vectors of the edges.
+
+        Edges may reach beyond the cutoff; the derivatives by those are zero.
+        """
+        leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
+        sums = self.weighted_sums(system, leaf.to(precision_of(self)), weights)
+        return sums.detach(), torch.autograd.grad(sums.sum(), leaf.vec)[0]
 
     def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:
         """Derivatives [T, species, F] of the features of one structure, summed over the centers of each species.

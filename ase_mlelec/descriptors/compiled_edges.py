@@ -23,10 +23,9 @@ class Table:
     center : Tensor [E]
     """
 
-    def __init__(self, edges: Edges, kinds: Tensor):
-        counts = torch.bincount(edges.center, minlength=edges.n_centers)
-        self.bounds = np.concatenate([[0], counts.cumsum(0).numpy()])
-        self.kinds, self.center = kinds.numpy(), edges.center
+    def __init__(self, edges: Edges, kinds: NDArray):
+        self.bounds = np.searchsorted(edges.center.numpy(), np.arange(edges.n_centers + 1))
+        self.kinds, self.center = kinds, edges.center
         self.vec = edges.vec.detach().T.double().contiguous().numpy()
 
     def __len__(self) -> int:

@@ -245,7 +245,7 @@ class DeepPotSE(Descriptor):
         def plain(vec):
             return self._moments(edges.with_vec(vec), all_species, species)[0]
 
-        t = self.loops(edges.vec, Table(edges, kinds), species, plain)
+        t = self.loops(edges.vec, Table(edges, kinds.numpy()), species, plain)
         return None if t is None else (t, present)
 
     def of_moments(self, moments: Tensor, coefficients: Tensor, present: Tensor, k: int) -> Environment:

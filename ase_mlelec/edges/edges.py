@@ -8,6 +8,7 @@ import torch
 from ase.calculators.calculator import InputError
 from torch import Tensor
 
+from ase_mlelec import compiled
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.edges.pairs import find_center_pairs, find_pairs
 from ase_mlelec.system import System
@@ -106,11 +107,15 @@ class Edges:
         InputError
             Where the list is known to have a shorter cutoff.
         """
+        self.check_cutoff(cutoff)
+        return self if self.cutoff == cutoff else self.closer_than(cutoff)
+
+    def check_cutoff(self, cutoff: float) -> None:
+        """Raise InputError where the list is known to have a shorter cutoff."""
         if self.cutoff is not None and self.cutoff < cutoff:
             raise InputError(
                 f"got edges within {self.cutoff:g} Å, need those within {cutoff:g} Å; use Edges.build(system, {cutoff:g})"
             )
-        return self if self.cutoff == cutoff else self.closer_than(cutoff)
 
     def at_centers(self, rows: torch.Tensor) -> "Edges":
         """Some of the centers (Tensor of indices, ascending) with their edges."""
@@ -207,14 +212,20 @@ def connect(
 def _connected(system, arrays, cutoff):
     """As ``connect``, of NumPy arrays (center, neighbor, shift, offset), which are faster where they are small."""
     center, neighbor, shift, offset = arrays
+    atoms = torch.arange(len(system.positions))
+    if compiled.is_wanted() and system.positions.dtype == torch.float64:
+        from ase_mlelec.edges.loops import near_pairs  # imports numba
+
+        *found, vec, shortest = near_pairs(system.positions.numpy(), center, neighbor, shift, offset, cutoff)
+        if shortest >= SHORTEST_DISTANCE:
+            return Edges(*map(torch.from_numpy, (*found, vec.T)), atoms, shortest, cutoff)
     positions = np.ascontiguousarray(system.positions.numpy().T)
     vec = positions.take(neighbor, axis=1) - positions.take(center, axis=1) + offset
     distance = np.sqrt(vec[0] ** 2 + vec[1] ** 2 + vec[2] ** 2)
     shortest = _shortest(distance, center, neighbor, cutoff)
     keep = np.flatnonzero(distance < cutoff)
-    found = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1).T, np.arange(len(system.positions))
-    center, neighbor, shift, vec, atoms = map(torch.from_numpy, found)
-    return Edges(center, neighbor, shift, vec, atoms, shortest, cutoff)
+    found = center[keep], neighbor[keep], shift[keep], vec.take(keep, axis=1).T
+    return Edges(*map(torch.from_numpy, found), atoms, shortest, cutoff)
 
 
 def _shortest(distance, center, neighbor, cutoff):

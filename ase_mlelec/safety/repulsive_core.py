@@ -135,6 +135,10 @@ class RepulsiveCore(torch.nn.Module):
         close, near = 1 - _step((r - inner) / (outer - inner)), 1 - _step((r / reach - FADE) / (1 - FADE))
         return edges.center[rows], close, near, zbl(r, *numbers)
 
+    def is_idle(self, edges: Edges) -> bool:
+        """Whether it is seen at a glance that no energy of the centers of ``edges`` changes."""
+        return edges.shortest > self.longest or self._is_far_from_crowded(edges)
+
     def _is_far_from_crowded(self, edges):
         """Whether no atom can be close or crowded, even if all its pairs were as short as the shortest pair.
 
@@ -162,7 +166,7 @@ class RepulsiveCore(torch.nn.Module):
         -------
         Tensor [C], eV
         """
-        if edges.shortest > self.longest or self._is_far_from_crowded(edges):
+        if self.is_idle(edges):
             return energies
         center, close, near, repulsion = self.pairs(system, edges)
         if not len(center):

@@ -117,6 +117,15 @@ class ACE(Descriptor):
         parts = weights.split([part.squares.shape[1] for part in self.couplings], dim=1)
         return Contracted.apply(self.couplings, self.source, parts, species, *self._atomic_basis(system, edges))
 
+    def sums_with_gradient(self, system: System, edges: Edges, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """As in the base class, by one call of the loops where they are used."""
+        if not self._uses_loops(edges):
+            return super().sums_with_gradient(system, edges, weights)
+        edges.check_cutoff(self.cutoff)
+        species = self.species_of_number.numpy()[system.numbers.numpy()]
+        kinds, own = species[edges.neighbor.numpy()], species[edges.atoms.numpy()]
+        return self._loops().sums_with_gradient(edges, kinds, weights, own)
+
     def settle(self) -> None:
         """Allow compiled loops, where they are installed; for copies that are only evaluated."""
         self.settled = True

@@ -56,11 +56,19 @@ class Invariants:
             The features from vectors [E, 3], by operations of PyTorch; it replaces the loops where the result is
             differentiated twice.
         """
-        return _Features.apply(edges.vec, self, Table(edges, kinds), plain)
+        return _Features.apply(edges.vec, self, Table(edges, kinds.numpy()), plain)
 
     def sums(self, edges: Edges, kinds: Tensor, weights: Tensor, species: Tensor) -> Tensor:
         """Sums [C] of the features times ``weights`` [species, F] of the species [C]; differentiable once."""
-        return _Sums.apply(edges.vec, self, Table(edges, kinds), weights, species)
+        return _Sums.apply(edges.vec, self, Table(edges, kinds.numpy()), weights, species)
+
+    def sums_with_gradient(
+        self, edges: Edges, kinds: NDArray, weights: Tensor, species: NDArray
+    ) -> tuple[Tensor, Tensor]:
+        """Sums [C] as in ``sums``, of arrays, and the derivatives [E, 3] of their sum by the vectors."""
+        table = Table(edges, kinds)
+        sums, slopes = self.contract([part.moments(table) for part in self.sets], _plain(weights), species)
+        return torch.from_numpy(sums).to(weights.dtype), rows_like(edges.vec, self.gradient(table, slopes))
 
     def fill(self, moments: Sequence[NDArray]) -> NDArray:
         """Features [C, F] from the atomic basis of every set."""
@@ -99,8 +107,7 @@ class _Features(torch.autograd.Function):
             vec = vec.view_as(vec)
             total = (ctx.plain(vec) * grad).sum()
             return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None
-        weights = grad.double().contiguous().numpy()
-        _, slopes = ctx.of.contract(ctx.moments, weights, np.arange(len(weights)))
+        _, slopes = ctx.of.contract(ctx.moments, _plain(grad), np.arange(len(grad)))
         return rows_like(vec, ctx.of.gradient(ctx.table, slopes)), None, None, None
 
 
@@ -108,7 +115,7 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vec: Tensor, of: Invariants, table: Table, weights: Tensor, species: Tensor) -> Tensor:
         moments = [part.moments(table) for part in of.sets]
-        sums, slopes = of.contract(moments, weights.detach().double().contiguous().numpy(), species.numpy())
+        sums, slopes = of.contract(moments, _plain(weights), species.numpy())
         if ctx.needs_input_grad[0]:
             ctx.gradient, ctx.center = rows_like(vec, of.gradient(table, slopes)), table.center
         return torch.from_numpy(sums).to(vec.dtype)
@@ -117,6 +124,10 @@ class _Sums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (ctx.gradient.T * grad.index_select(0, ctx.center)).T, None, None, None, None
+
+
+def _plain(weights):
+    return weights.detach().double().contiguous().numpy()
 
 
 class Moments:
@@ -191,16 +202,20 @@ class MeanLoops:
         first, second = number[: first.size].reshape(first.shape), number[first.size :].reshape(second.shape)
         self.densities = kinds, _filled(part.rows.numpy()), _filled(part.weights.numpy())
         self.products = _two(first, len(kinds)), _two(second, len(kinds))
+        self.runs = np.searchsorted(self.products[0][:, 0], np.arange(len(kinds) + 1))  # first factors are sorted
         place, partner = np.divmod(part.places.numpy(), len(second))
         order = np.argsort(place, kind="stable")
         ends = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(first)))])
-        self.forth = ends, partner[order], order + start
+        self.forth = ends, partner[order].astype(np.int32), order + start
 
     def fill(self, moments: NDArray, features: NDArray) -> None:
         loops.mean_features(moments, *self.densities, *self.products, self.forth, features)
 
     def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
-        loops.mean_contracted(moments, *self.densities, *self.products, self.forth, weights, row, sums, slopes)
+        first, second = self.products
+        loops.mean_contracted(
+            moments, *self.densities, first, self.runs, second, self.forth, weights, row, sums, slopes
+        )
 
 
 def _two(columns, one):

@@ -67,7 +67,7 @@ class DensityMoments(torch.nn.Module):
         """As ``gradients``, by compiled loops, in double precision."""
         from ase_mlelec.descriptors.ace.gradient_loops import all_moments_and_derivatives  # imports numba
 
-        n, table, dtype = edges.n_centers, Table(edges, species), edges.vec.dtype
+        n, table, dtype = edges.n_centers, Table(edges, species.numpy()), edges.vec.dtype
         place, own = np.zeros(len(species), int), np.zeros((len(self.kinds), n), int)
         atoms = []
         for k in range(len(self.kinds)):
