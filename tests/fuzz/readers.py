@@ -336,6 +336,12 @@ READERS = {
     "extxyz_spectra": Reader(
         LABELLED, seeds.spectra, lambda folder: read_images(folder / "a.extxyz"), check=check_frames
     ),
+    "xsf_of_aenet": Reader(
+        "data.ase_readers.read_aenet",
+        seeds.text("a.xsf", seeds.AENET),
+        lambda folder: read_images(folder / "a.xsf"),
+        check=check_frames,
+    ),
     "traj": Reader(LABELLED, seeds.images("a.traj"), lambda folder: read_images(folder / "a.traj"), check=check_frames),
     "ase_json": Reader(
         LABELLED, seeds.images("a.json"), lambda folder: read_images(folder / "a.json"), check=check_frames

@@ -43,6 +43,18 @@ from ase_mlelec.train.checkpoint import save_checkpoint
 HR, WOUT, WSVEC = test_wannier90.hr_text(), test_wannier90.wout(), test_wannier90.WSVEC
 CENTERS = "3\n\nX 0.1 0.2 0.3\nX 1.0 2.0 3.0\nSi 0.0 0.0 0.0\n"
 CP2K_CENTERS = "3\n i = 5, E = -1.0\nO 0.1 0.2 0.3\nX 0.4 0.2 0.3\nX 0.1 0.2 0.7\n" * 2
+AENET = """# total energy = -9.5 eV
+
+CRYSTAL
+PRIMVEC
+4.0 0.0 0.0
+0.0 4.0 0.0
+0.0 0.0 4.0
+PRIMCOORD
+2 1
+Si 0.0 0.0 0.0 0.1 0.0 0.0
+Si 2.0 2.0 2.0 -0.1 0.0 0.0
+"""
 CP2K_CELLS = "# Step Time Ax\n 5 2.5 9.0 0.0 0.0 0.0 9.0 0.0 0.0 0.5 9.0 729.0\n"
 PATTERN = test_wannier90.R_VECTORS, test_wannier90.MATRICES
 CONFIG = """seed = 3
