@@ -11,6 +11,7 @@ from ase.calculators.calculator import BaseCalculator
 import ase_mlelec
 from ase_mlelec_entry_points import ioformats
 from ase_mlelec_entry_points.cli.main import COMMANDS, main
+from ase_mlelec_entry_points.cli.test import warn_unfinished
 
 CALCULATORS = [
     "DeepDOSCalculator",
@@ -174,4 +175,14 @@ def test_models_and_info(capsys):
     assert main(["models"]) == 0
     assert "si: species Si;" in capsys.readouterr().out
     assert main(["info", "si"]) == 0
-    assert "species: Si" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert "species: Si" in lines and not [line for line in lines if line.endswith(": ")]
+
+
+def test_errors_of_an_unfinished_model(tmp_path):
+    """A training that was interrupted is named beside the errors of its model."""
+    model = ase_mlelec.load_model("si")
+    model.metadata = model.metadata | {"unfinished": {"stage": "energy", "steps": 77, "of": 300}}
+    model.save(tmp_path / "x.safetensors")
+    with pytest.warns(UserWarning, match=r"x.safetensors: its training has not ended \(energy: 77 steps of 300\)"):
+        warn_unfinished([str(tmp_path / "x.safetensors"), "si"])

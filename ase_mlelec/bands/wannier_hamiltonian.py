@@ -21,6 +21,8 @@ from ase_mlelec.io import wannier90
 from ase_mlelec.physics import bands, bloch
 from ase_mlelec.physics.bloch import BlochSum, check_kpts, hermitian_part
 
+COUPLED = 1e-6  # eV; elements below it do not make a direction one of bands
+
 
 class WannierHamiltonian(Response):
     """Hamiltonian H(R) between Wannier functions or other orthogonal orbitals, with H(k) = Σ_R exp(2πi k·R) H(R).
@@ -120,6 +122,11 @@ class WannierHamiltonian(Response):
     def pbc(self) -> NDArray:
         """Directions [3] in which functions of different cells are coupled."""
         return np.asarray(self.r_vectors.any(0))
+
+    def _coupled(self):
+        """Directions [3] in which functions of different cells are coupled by more than COUPLED."""
+        elements = self.bloch.stacked.tocoo()
+        return self.r_vectors[elements.row[abs(elements.data) > COUPLED] // self.size].any(axis=0)
 
     # Files
 
@@ -316,7 +323,7 @@ class WannierHamiltonian(Response):
         Parameters
         ----------
         path : str such as "GKMG" or "GK,MG", or ase BandPath
-            Default: ASE's choice for this cell and its periodic directions.
+            Default: ASE's choice for this cell and the directions in which functions are coupled by more than 1 µeV.
         n_bands, window
             As in ``eigenvalues``.
         npoints : int
@@ -329,7 +336,7 @@ class WannierHamiltonian(Response):
         ValueError
             For special points that the cell lacks; the message lists its special points.
         """
-        path = band_path(path, cell=self.cell, pbc=self.pbc, npoints=npoints)
+        path = band_path(path, cell=self.cell, pbc=self._coupled(), npoints=npoints)
         energies = self.eigenvalues(path.kpts, n_bands=n_bands, window=window)
         return BandStructure(path, energies[None], reference=reference)
 

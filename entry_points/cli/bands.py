@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "hamiltonian",
         metavar="FILE",
-        help="seed_hr.dat or seed_tb.dat of Wannier90; seed_wsvec.dat, "
+        help="seed_hr.dat or seed_tb.dat of Wannier90, or the folder of one run; seed_wsvec.dat, "
         "seed.win, seed.wout and seed_centres.xyz beside it are read as well; with --model a structure that ASE reads",
     )
     parser.add_argument(
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.model:
         hamiltonian, bands, bars = predicted(arguments)
     else:
-        hamiltonian, bars = WannierHamiltonian.read(arguments.hamiltonian), None
+        hamiltonian, bars = WannierHamiltonian.read(file_of(arguments.hamiltonian)), None
         bands = hamiltonian.band_structure(
             arguments.path, npoints=arguments.points, window=arguments.window, reference=arguments.fermi or 0.0
         )
@@ -76,6 +76,24 @@ def run(arguments: argparse.Namespace) -> None:
             bands.write(partial)
     if arguments.plot:
         plot(arguments.plot, bands, bars, "energy (eV)" if arguments.fermi is None else r"$E - E_\mathrm{F}$ (eV)")
+
+
+def file_of(path: str) -> str:
+    """The Hamiltonian of a folder with one, or the path itself."""
+    from pathlib import Path
+
+    if not Path(path).is_dir():
+        return path
+    from ase_mlelec.data.runs.wannier import wannier_files
+
+    found = wannier_files(path)
+    if len(found) != 1:
+        named = f", {found[0]} to {found[-1]}" if found else ""
+        raise ValueError(
+            f"{path}: got a folder with {len(found)} Hamiltonians of Wannier90{named}; give one file, seed_hr.dat or "
+            "seed_tb.dat"
+        )
+    return str(found[0])
 
 
 def predicted(arguments: argparse.Namespace) -> tuple:

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         "dtype": str(model.dtype).removeprefix("torch."),
         "core_A": model.core
         and {
-            f"{a}-{b}": [float(model.core.inner[i, j]), float(model.core.outer[i, j])]
+            f"{a}-{b}": [round(float(ends[i, j]), 6) for ends in (model.core.inner, model.core.outer)]
             for i, a in enumerate(model.species)
             for j, b in enumerate(model.species)
             if i <= j
@@ -44,8 +44,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def outline(mapping: Mapping[str, Any], indent: str = "") -> Iterator:
-    """Lines of ``key: value`` with nested dicts indented; long lists, such as an energy grid, are cut in the middle."""
+    """Lines of ``key: value`` with nested dicts indented; long lists, such as an energy grid, are cut in the middle.
+
+    What is empty is left out.
+    """
     for key, value in mapping.items():
+        if value is None or value in ({}, [], ""):
+            continue
         if isinstance(value, dict):
             yield f"{indent}{key}:"
             yield from outline(value, indent + "  ")

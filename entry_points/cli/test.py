@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"got --plot for {arguments.data}, which is drawn for labels of structures alone; leave it out"
         )
+    warn_unfinished(arguments.model)
     if is_snapshots(arguments.data):
         frames, columns = errors_of_ldos(arguments)
     elif is_hamiltonians(arguments.data):
@@ -65,6 +66,23 @@ def run(arguments: argparse.Namespace) -> None:
         result = {"frames": len(frames), **list(columns.values())[-1], **({"kinds": kinds} if kinds else {})}
         with replacing(arguments.out) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def warn_unfinished(names: list[str]) -> None:
+    """Say which models are those of trainings that have not ended."""
+    import warnings
+
+    from ase_mlelec import load_model
+
+    for name in names:
+        place = load_model(name).metadata.get("unfinished", {})
+        if place:
+            done = ", ".join(f"{value} {key}" for key, value in place.items() if key not in ("stage", "of"))
+            warnings.warn(
+                f"{name}: its training has not ended ({place.get('stage', '')}: {done} of {place.get('of', '?')}); the same "
+                "'mlelec train' goes on",
+                stacklevel=2,
+            )
 
 
 def print_bars(name: str, frames: "Frames") -> None:

@@ -1,5 +1,7 @@
 """Figures are made without a display and without warnings (which are errors); what is drawn are the data."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from ase.cell import Cell
@@ -32,6 +34,13 @@ def test_dos(ax, tmp_path):
     assert [line.get_xdata()[0] for line in ax.lines[1::2]] == [1.0, 1.5]
     assert ax.get_xlabel() == "energy (eV)" and "states/eV" in ax.get_ylabel()
     assert is_drawn(ax.figure, tmp_path / "dos.png")
+
+
+def test_occupied_states_reach_the_fermi_level(ax):
+    """The shade ends at the Fermi level, also between two energies of the grid."""
+    level = float(ENERGIES[40] + 0.3 * (ENERGIES[41] - ENERGIES[40]))
+    plots.plot_dos(ax, ENERGIES, gaussian(0), level, occupied=True)
+    assert ax.collections[0].get_paths()[0].vertices[:, 0].max() == pytest.approx(level)
 
 
 def test_aligned_dos(ax):
@@ -74,6 +83,19 @@ def test_parity(ax, tmp_path, size):
     assert is_drawn(ax.figure, tmp_path / "parity.png")
     with pytest.raises(ValueError, match="need one shape"):
         plots.plot_parity(ax, reference, reference[1:])
+
+
+def test_ticks_of_parity_do_not_overlap():
+    """Energies per atom are long numbers, in panels as of 'mlelec test --plot'."""
+    figure = Figure(figsize=(16, 4), layout="constrained")
+    panels = figure.subplots(1, 4)
+    energies = np.linspace(-107.7, -107.42, 9)
+    for ax in panels:
+        plots.plot_parity(ax, energies, energies, "eV/atom")
+    figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    boxes = [text.get_window_extent() for text in ax.get_xticklabels() if low <= text.get_position()[0] <= high]
+    assert len(boxes) > 2 and all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_parity_counts(ax, tmp_path):
@@ -221,6 +243,19 @@ def test_bands(ax, tmp_path):
     other = Figure().add_subplot()
     plots.plot_bands(other, bands, bands.energies[0], "upper layer")
     assert len(other.collections[0].get_offsets()) == 60 and is_drawn(other.figure, tmp_path / "bands.png")
+
+
+def test_bands_break_where_the_path_does(ax):
+    """No line across a break, whose two points share a place and a tick."""
+    path = Cell.new([1, 2, 3]).bandpath("GX,SY", npoints=20)
+    bands = BandStructure(path, np.random.default_rng(0).random((1, 20, 1)))
+    plots.plot_bands(ax, bands, deviations=np.full((1, 20, 1), 0.1))
+    x, y = ax.lines[0].get_data()
+    (gap,) = np.flatnonzero(np.isnan(y))
+    np.testing.assert_array_equal(np.delete(y, gap), bands.energies[0, :, 0])
+    assert x[gap - 1] == x[gap + 1] and 1 < gap < 19
+    assert len(ax.collections[0].get_paths()) == 2
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["Γ", "X|S", "Y"]
 
 
 @pytest.mark.parametrize("n", [1, 3, 30])

@@ -194,6 +194,18 @@ def test_lowest_bands_and_bad_choices():
         found.hk([0, 0, 0])
 
 
+def test_default_path_of_a_layer():
+    """Elements of rounding between the images of a layer do not make its path one of three dimensions."""
+    flat = pi_bands()
+    up = flat.r_vectors + [0, 0, 1]
+    vectors = np.concatenate([flat.r_vectors, up, -up])
+    tiny = np.full((2 * len(up), flat.size, flat.size), 1e-12)
+    model = WannierHamiltonian(flat.cell, vectors, np.concatenate([flat.bloch.toarray(), tiny]))
+    assert model.pbc.all() and set(model.band_structure().path.path) <= set("GMK,")
+    coupled = WannierHamiltonian(flat.cell, vectors, np.concatenate([flat.bloch.toarray(), 1e9 * tiny]))
+    assert "A" in coupled.band_structure().path.path
+
+
 def test_band_structure(tmp_path):
     """On ASE's path of the lattice: written, read and drawn by ASE; the Dirac point is at K."""
     from ase.io.jsonio import read_json

@@ -39,6 +39,18 @@ def test_bands(files, capsys):
     assert (files / "g.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_folder(files, capsys):
+    """The folder of one run stands for its file; with several runs below it the message says so."""
+    assert main(["bands", str(files), "--path", "GMKG"]) == 0
+    assert capsys.readouterr().out.startswith("2 functions, 7 lattice vectors; path GMKG")
+    for name in ("a", "b"):
+        (files / "runs" / name).mkdir(parents=True)
+        (files / "runs" / name / "g_hr.dat").write_bytes((files / "g_hr.dat").read_bytes())
+    assert main(["bands", str(files / "runs")]) == 1
+    error = capsys.readouterr().err
+    assert "got a folder with 2 Hamiltonians of Wannier90" in error and "give one file" in error
+
+
 def test_window_and_errors(files, capsys):
     path = str(files / "g_hr.dat")
     assert main(["bands", path, "--window", "0.5", "9"]) == 0

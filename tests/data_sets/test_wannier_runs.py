@@ -1,5 +1,7 @@
 """Data sets of Hamiltonians from folders with Wannier90's files, written from a Hamiltonian that is known."""
 
+import re
+
 import numpy as np
 import pytest
 from small_bilayers import graphene_bilayer, graphene_frame
@@ -144,10 +146,15 @@ def test_structures_that_are_left_out(tmp_path, capsys):
     centers = tmp_path / "a" / "g_centres.xyz"
     lines = centers.read_text().splitlines()
     name, *place = lines[2].split()
-    lines[2] = f"{name} {place[0]} {place[1]} {float(place[2]) + 1}"
-    centers.write_text("\n".join(lines) + "\n")
-    assert main(["convert", str(tmp_path / "a"), "-o", str(tmp_path / "y.h5")]) == 1
-    assert "a: a function is 1.00 Å from its atom, need at most 0.8; no structure is left" in capsys.readouterr().err
+    for moved, remedy in (
+        ([0, 0, 1], "; for a layer in the middle of the cell, .* guiding_centres = true"),
+        ([0, 1, 0], ""),
+    ):
+        lines[2] = " ".join([name, *(str(float(x) + dx) for x, dx in zip(place, moved))])
+        centers.write_text("\n".join(lines) + "\n")
+        assert main(["convert", str(tmp_path / "a"), "-o", str(tmp_path / "y.h5")]) == 1
+        message = f"a: a function is 1.00 Å from its atom, need at most 0.8{remedy}; no structure is left"
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_what_is_missing(tmp_path, capsys):

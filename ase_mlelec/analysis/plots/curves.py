@@ -143,19 +143,27 @@ def plot_bands(
     """
     x, ticks, names = bands.path.get_linear_kpoint_axis()
     energies = bands.energies - bands.reference
+    breaks = np.flatnonzero(np.diff(x) == 0) + 1  # of a path such as GM,XG, over which no line is drawn
+
+    def broken(values):
+        return np.insert(np.asarray(values, dtype=float), breaks, np.nan, axis=0)
+
     if deviations is not None:
         for band, bar in zip(np.concatenate(energies, axis=1).T, np.concatenate(np.asarray(deviations), axis=1).T):
-            ax.fill_between(x, band - bar, band + bar, color=COLORS[0], alpha=0.25, lw=0)
+            ax.fill_between(broken(x), broken(band - bar), broken(band + bar), color=COLORS[0], alpha=0.25, lw=0)
     if weights is None:
         for spin in energies:
-            ax.plot(x, spin, **{"color": COLORS[0], "lw": 1.2, **line})
+            ax.plot(broken(x), broken(spin), **{"color": COLORS[0], "lw": 1.2, **line})
     else:
         points = np.repeat(x, energies.shape[2]), energies[0].ravel()
         drawn = ax.scatter(*points, s=4, c=np.ravel(weights), cmap=cmap, vmin=0, vmax=1, lw=0)
         ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.015)
-    for tick in ticks:
+    at: dict[float, list[str]] = {}  # two names at a break
+    for tick, name in zip(ticks, names):
+        at.setdefault(float(tick), []).append(name.replace("G", "Γ"))
+    for tick in at:
         ax.axvline(tick, color="0.7", lw=0.8, zorder=0)
-    ax.set_xticks(ticks, [name.replace("G", "Γ") for name in names])
+    ax.set_xticks(list(at), ["|".join(both) for both in at.values()])
     ax.set_xlim(x[0], x[-1])
     ax.set_ylabel(ENERGY)
     return ax
@@ -199,7 +207,8 @@ def plot_dos(
     if fermi_level is not None:
         ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)  # type: ignore[operator]
     if occupied:
-        ax.fill_between(energies - zero, dos, where=energies <= fermi_level, color=drawn.get_color(), alpha=SHADE, lw=0)
+        below = np.append(energies[energies < fermi_level], fermi_level)  # type: ignore[operator, arg-type]
+        ax.fill_between(below - zero, np.interp(below, energies, dos), color=drawn.get_color(), alpha=SHADE, lw=0)
     ax.set_xlabel(r"$E - E_\mathrm{F}$ (eV)" if align else ENERGY)
     ax.set_ylabel(DOS)
     ax.set_xlim(energies[0] - zero, energies[-1] - zero)

@@ -42,6 +42,7 @@ def plot_parity(
         ax.errorbar(reference, prediction, yerr=bars, fmt="none", ecolor=COLORS[0], elinewidth=0.8, alpha=0.4, zorder=1)
     style: dict[str, Any] = dict(ms=2, alpha=0.3, rasterized=True) if error.size > 2000 else dict(ms=6, alpha=0.8)
     ax.plot(reference, prediction, **(dict(style, ls="", marker=".", mew=0, color=COLORS[0]) | points))
+    ax.locator_params(nbins=5)  # numbers such as -107.65 overlap where there are more
     return _write(ax, f"MAE {np.abs(error).mean():.3g} {unit}\nRMSE {np.sqrt((error**2).mean()):.3g} {unit}")
 
 
