@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ase_mlelec import descriptors, heads, shipped
 from ase_mlelec.checks import printable
 from ase_mlelec.deprecated import formerly_positional
+from ase_mlelec.hot_energies import HotEnergies
 from ase_mlelec.io.deepmd.model import read_model
 from ase_mlelec.long_range import LongRange
 from ase_mlelec.model import Model
@@ -131,6 +132,7 @@ def _build(path, header, classes, state):
                 header["pairs"] and make(header["pairs"]),
                 {name: Posterior(**arguments) for name, arguments in header["posteriors"].items()},
                 header["long_range"] and LongRange(**header["long_range"]),
+                header["hot"] and HotEnergies(**header["hot"]),
             )
     except CalculatorSetupError:
         raise

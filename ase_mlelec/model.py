@@ -13,6 +13,7 @@ from torch import Tensor
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
+from ase_mlelec.hot_energies import HotEnergies, check_hot
 from ase_mlelec.long_range import LongRange
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.nets import precision_of
@@ -45,15 +46,18 @@ class Model(torch.nn.Module):
         Posteriors of the last layers of heads, by the name of the head; without one there are no error bars.
     long_range : LongRange, optional
         Long range of the energy, which is added to the sum of the energy head; default none.
+    hot : HotEnergies, optional
+        Energies at other temperatures of the electrons; default none.
 
     Raises
     ------
     ValueError
-        Where descriptors differ in species, and for a long range of other species.
+        Where descriptors differ in species, for a long range of other species, and hot energies of another size.
     """
 
     heads: Any  # ModuleDict of Head
     ranges: Any  # ModuleDict of TrainingRange
+    hot: Any  # HotEnergies or None
     posteriors: Any  # ModuleDict of Posterior
     _species_of_number: Tensor
 
@@ -68,6 +72,7 @@ class Model(torch.nn.Module):
         pairs: Descriptor | None = None,
         posteriors: Mapping[str, Posterior] | None = None,
         long_range: LongRange | None = None,
+        hot: HotEnergies | None = None,
     ):
         super().__init__()
         if any(other is not None and other.species != descriptor.species for other in (electronic, pairs)):
@@ -79,7 +84,9 @@ class Model(torch.nn.Module):
         self.posteriors = torch.nn.ModuleDict(posteriors or {})
         if long_range is not None:
             long_range.check(descriptor.species, self.heads)
-        self.long_range = long_range
+        if hot is not None:
+            check_hot(hot, self.heads)
+        self.long_range, self.hot = long_range, hot
         self.metadata = dict(metadata or {})
         self._linear: tuple | None = None
         self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
@@ -274,8 +281,21 @@ class Model(torch.nn.Module):
     def with_heads(self, heads: Mapping[str, Head]) -> "Model":
         """Model with other heads and no posteriors, which shares all other parts with this one."""
         new = Model(self.descriptor, heads, self.metadata, self.electronic, self.core, dict(self.ranges), self.pairs)
-        new.long_range = self.long_range
+        new.long_range, new.hot = self.long_range, self.hot
         new.evaluation_only = self.evaluation_only
+        return new
+
+    def at_temperature(self, temperature: float) -> "Model":
+        """Model with the energies at another temperature of the electrons, K, which shares all other parts with this one.
+
+        Where nothing is known of other temperatures it is this model.
+        """
+        if self.hot is None:
+            return self
+        head = _with_own_last(self.heads["energy"])
+        head.change_last(self.hot.change(temperature)[:, :, None])
+        new = copy.copy(self)
+        new._modules = {**self._modules, "heads": torch.nn.ModuleDict({**self.heads, "energy": head})}
         return new
 
     def for_evaluation(self, dtype: torch.dtype | None = None) -> "Model":
@@ -293,6 +313,7 @@ class Model(torch.nn.Module):
         )
         descriptor, electronic, pairs = map(_compressed, (self.descriptor, self.electronic, self.pairs))
         model = Model(descriptor, heads, self.metadata, electronic, core, ranges, pairs, posteriors)  # type: ignore[arg-type]
+        model.hot = copy.deepcopy(self.hot)
         model.long_range = self.long_range
         model.eval().requires_grad_(False)
         for module in model.heads.modules():
@@ -320,7 +341,7 @@ class Model(torch.nn.Module):
         nets = getattr(head, "nets", None)
         if not isinstance(nets, FittingNets):
             return []
-        parts: list[tuple[dict, str]] = [(self._modules, "core")]
+        parts: list[tuple[dict, str]] = [(self._modules, "core"), (self._modules, "hot")]
         if len(nets.hidden[0]):
             parts += [(nets._modules, "last"), (nets._buffers, "bias"), (nets._buffers, "scale")]
             return parts + [(head._buffers, "corrections"), (head._buffers, "lengths")]

@@ -8,9 +8,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 
-from ase_mlelec.physics import dos
-from ase_mlelec.physics.free_energy import electronic_energy
-
 if TYPE_CHECKING:
     from ase.md.md import MolecularDynamics
 
@@ -36,7 +33,7 @@ class TwoTemperature:
     - ions get the heat G V (T_e - T_i) Δt by a factor to their momenta relative to the center of mass, and T_e becomes the
       temperature at which the internal energy of the electrons is less by this heat and more by what the pulse brought.
 
-    Entropy, internal energy and heat capacity of the electrons follow from the density of states of the present positions.
+    Entropy and internal energy of the electrons follow from the free energy of the calculator at the present positions.
     The energy of the structure, K + F + T_e S, less that of the pulse, is conserved as well as the dynamics conserves an
     energy.
 
@@ -142,29 +139,24 @@ class TwoTemperature:
     def _now(self):
         return self.dyn.get_time() / units.fs
 
-    def _arguments(self, temperature):
-        calc = self.atoms.calc
-        total = calc.get_total_dos(self.atoms)
-        return calc.energies, total, calc.get_electron_number(self.atoms), temperature
-
     def _electrons(self, temperature):
         """(internal energy, eV, entropy, eV/K) of the electrons."""
-        return electronic_energy(*self._arguments(temperature), width=self.atoms.calc.metadata.get("dos_width_eV", 0.0))
+        return self.atoms.calc.get_energy_of_electrons(temperature, atoms=self.atoms)
 
     def _solve(self, value, which, temperature):
-        """Temperature, K, at which internal energy (0) or entropy (1) have a value: Newton's method within a bracket."""
+        """Temperature, K, at which internal energy (0) or entropy (1) have a value: secants within a bracket."""
         temperature, low, high = max(temperature, COLDEST), 0.0, np.inf
+        slope, former = self._first_slope(which, temperature), None
         for _ in range(100):
             excess = self._electrons(temperature)[which] - value
-            capacity = max(dos.heat_capacity(*self._arguments(temperature)), 1e-12)
-            if which == 1:  # dS = C dT/T
-                excess *= temperature
-            if abs(excess) < TOLERANCE * len(self.atoms):
+            if abs(excess) * (temperature if which == 1 else 1) < TOLERANCE * len(self.atoms):
                 return temperature
             low, high = (low, temperature) if excess > 0 else (temperature, high)
             if high < COLDEST or low > HOTTEST:
                 break
-            following = temperature - excess / capacity
+            if former is not None and (excess - former[1]) * (temperature - former[0]) > 0:
+                slope = (excess - former[1]) / (temperature - former[0])
+            former, following = (temperature, excess), temperature - excess / slope
             if not low < following < high:
                 following = 0.5 * (low + high) if np.isfinite(high) else 2 * temperature
             temperature = following
@@ -172,6 +164,11 @@ class TwoTemperature:
             f"no electronic temperature between {COLDEST:g} and {HOTTEST:g} K belongs to the energy of the electrons; "
             "take a shorter time step, or a weaker coupling or pulse"
         )
+
+    def _first_slope(self, which, temperature):
+        """Derivative of internal energy (0) or entropy (1) by the temperature, of the density of states alone."""
+        capacity = max(self.atoms.calc.get_heat_capacity(temperature, atoms=self.atoms), 1e-12)
+        return capacity / temperature if which == 1 else capacity
 
 
 def gaussian_pulse(energy: float, *, center: float, duration: float) -> Callable[[float], float]:

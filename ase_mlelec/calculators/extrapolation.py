@@ -295,7 +295,8 @@ class WatchesRange(PresentStructure):
 
     def _seen(self, quantity, model):
         """A Seen for the descriptor of a quantity; it collects for the first model alone, when a comparison is due."""
-        return Seen(model.range_of(quantity) if self._due and model is self.models[0] else None)
+        first = model.ranges is self.models[0].ranges  # at other temperatures it is a copy with the same parts
+        return Seen(model.range_of(quantity) if self._due and first else None)
 
     def _check_range(self, quantity, seen, system, edges):
         """Compare the collected environments of the centers of ``edges`` with the training data."""

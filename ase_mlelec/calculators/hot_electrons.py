@@ -1,5 +1,6 @@
 """Energy, forces and stress at other temperatures of the electrons than that of the training data."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,15 @@ import torch
 from ase.calculators.calculator import CalculatorSetupError
 from torch import Tensor
 
+from ase_mlelec.calculators.evaluation import energies_of
+from ase_mlelec.calculators.extrapolation import CHUNK
 from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results, volume_of
 from ase_mlelec.calculators.spectral_functional import DifferentiatesSpectra, Spectra
 from ase_mlelec.calculators.uncertainty import N_MEMBERS
-from ase_mlelec.physics.free_energy import electronic_free_energy
+from ase_mlelec.hot_energies import HotEnergies
+from ase_mlelec.physics.free_energy import electronic_energy, electronic_free_energy
+from ase_mlelec.threads import map_chunks
 
 
 class HasHotElectrons(DifferentiatesSpectra):
@@ -22,7 +27,8 @@ class HasHotElectrons(DifferentiatesSpectra):
 
         F(R, T) = E(R) + F_e(R, T) - F_e(R, T_0)
 
-    Forces and stress are its exact derivatives; the Fermi levels at T and T_0 follow the positions.
+    Forces and stress are its exact derivatives; the Fermi levels at T and T_0 follow the positions. Models that have learned
+    energies at other temperatures as well, HotEnergies, reproduce these, and F_e interpolates between them.
 
     References
     ----------
@@ -32,6 +38,9 @@ class HasHotElectrons(DifferentiatesSpectra):
     metadata: dict[str, Any]
     potential: Any
     _one_call: Any  # of PresentStructure
+    get_electron_number: Any
+    get_total_dos: Any
+    energies: Any
     _given_temperature: float | None = None
     _given_reference: float | None = None
 
@@ -72,7 +81,7 @@ class HasHotElectrons(DifferentiatesSpectra):
         with self._one_call():
             self._given_temperature = None if electronic is None else float(electronic)
             self._given_reference = None if reference is None else float(reference)
-            kept = ("geometry", "measured", "ados", "fermi_levels", "energy_environments")
+            kept = ("geometry", "measured", "ados", "fermi_levels", "energy_environments", "rests")
             self._extra = {key: self._extra[key] for key in kept if key in self._extra}
             self.results, self._uncertainty = {}, {}
 
@@ -82,22 +91,27 @@ class HasHotElectrons(DifferentiatesSpectra):
 
     # free energy ------------------------------------------------------------------------------------------------
 
-    def _excess(self, spectra: Spectra) -> Tensor:
-        """F_e(T) - F_e(T_0) of one structure, eV."""
+    def _hot_energies(self, model):
+        """HotEnergies of a model; None where the energies are not those of this model at its own temperature."""
+        hot = model.hot if self.potential is None else None
+        return hot if hot is not None and hot.reference == self.reference_temperature else None
+
+    def _excess(self, hot: HotEnergies | None, spectra: Spectra) -> Tensor:
+        """F_e(T) - F_e(T_0) of one structure, eV, less the shares of its values at the temperatures of ``hot``."""
         with torch.no_grad():
             mu = float(spectra.fermi_level(self.electronic_temperature))
             self._check_reach(spectra.energies, spectra.dos, mu, len(spectra.ados))
-        hot, cold = (
-            electronic_free_energy(
-                spectra.energies,
-                spectra.dos,
-                spectra.electrons,
-                temperature,
-                width=self.metadata.get("dos_width_eV", 0.0),
-            )
-            for temperature in (self.electronic_temperature, self.reference_temperature)
-        )
-        return hot - cold
+        factors = [(1.0, self.electronic_temperature), (-1.0, self.reference_temperature)]
+        if hot is not None:
+            shares = hot.shares(self.electronic_temperature)
+            factors[1] = (sum(shares) - 1.0, self.reference_temperature)
+            factors += [(-share, temperature) for share, temperature in zip(shares, hot.temperatures)]
+        width = self.metadata.get("dos_width_eV", 0.0)
+        found = [
+            factor * electronic_free_energy(spectra.energies, spectra.dos, spectra.electrons, temperature, width=width)
+            for factor, temperature in factors
+        ]
+        return torch.stack(found).sum()
 
     def _excess_potential(self, k, model, system, edges):
         """Excess energies of the atoms [N], eV, and derivative by the vectors of edges [E, 3], eV/Å.
@@ -105,16 +119,17 @@ class HasHotElectrons(DifferentiatesSpectra):
         The excess is of first order in the density of states and the number of electrons together (Euler's theorem), so
         that it is Σ_i [Σ_ε D_i(ε) dF/dD(ε) + n_i dF/dn], of which every atom has its own part.
         """
-        found = self._differentiate(self._excess, k, model, system, edges)
+        found = self._differentiate(partial(self._excess, self._hot_energies(model)), k, model, system, edges)
         totals = torch.stack(found.values)
         own = torch.tensor([self._electrons_of(int(z)) for z in system.numbers]).to(totals)
         left = totals - system.sum_per_system(found.parts)
         return found.parts + own * (left / system.sum_per_system(own))[system.batch], found.gradient
 
     def _member_potential(self, k, model, system, edges):
-        energies, gradient, far = super()._member_potential(k, model, system, edges)
         if not self._is_hot():
-            return energies, gradient, far
+            return super()._member_potential(k, model, system, edges)
+        own = model if self._hot_energies(model) is None else model.at_temperature(self.electronic_temperature)
+        energies, gradient, far = super()._member_potential(k, own, system, edges)
         more, slope = self._excess_potential(k, model, system, edges)
         return energies.double() + more, gradient + slope, far
 
@@ -135,6 +150,47 @@ class HasHotElectrons(DifferentiatesSpectra):
         system, edges = self._geometry()
         volume = volume_of(self.atoms)
         return potential_results(*self._excess_potential(k, model, system, edges), edges, volume=volume)
+
+    def get_energy_of_electrons(self, temperature: float | None = None, *, atoms: Any = None) -> tuple[float, float]:
+        """Return internal energy (eV) and entropy (eV/K) of the electrons, F - T dF/dT and -dF/dT.
+
+        F is the part of the free energy that depends on the temperature, up to a constant of the structure: that of
+        electrons in the density of states, and what the model has learned at other temperatures. ``temperature`` is in K;
+        default: ``electronic_temperature``.
+        """
+        self._present(atoms)
+        temperature = self.electronic_temperature if temperature is None else temperature
+        check_temperature(temperature)
+        energy, entropy = self._of_density(electronic_energy, temperature)
+        hot = self._hot_energies(self.models[0])
+        for k, rest in enumerate(self._rests(hot)):
+            slope = hot.slopes(temperature)[k]
+            energy, entropy = energy + (hot.shares(temperature)[k] - temperature * slope) * rest, entropy - slope * rest
+        return float(energy), float(entropy)
+
+    def _of_density(self, function, temperature):
+        """Function of the total density of states, the number of electrons, and a temperature."""
+        arguments = self.energies, self.get_total_dos(), self.get_electron_number()
+        return function(*arguments, temperature, width=self.metadata.get("dos_width_eV", 0.0))
+
+    def _rests(self, hot):
+        """E_k - E - F_e(T_k) + F_e(T_0) of the present structure at every temperature of ``hot``, eV."""
+        if hot is None:
+            return []
+        if "rests" not in self._extra:
+            model, every = self.models[0], (hot.reference, *hot.temperatures)
+            energies = [self._total_energy(model.at_temperature(t)) for t in every]
+            densities = [self._of_density(electronic_free_energy, t) for t in every]
+            cold, *others = (energy - float(density) for energy, density in zip(energies, densities))
+            self._extra["rests"] = [other - cold for other in others]
+        return self._extra["rests"]
+
+    def _total_energy(self, model):
+        """Sum of the atomic energies of a model for the present structure, eV."""
+        system, edges = self._geometry()
+        parts = edges.up_to(model.descriptor.cutoff).chunks(CHUNK)
+        evaluated = partial(energies_of, model, system, False, False)
+        return sum(float(energy.double().sum()) for _, energy, *_ in map_chunks(evaluated, parts, device=self.device))
 
     # error bars -------------------------------------------------------------------------------------------------
 

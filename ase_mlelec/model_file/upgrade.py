@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 
 from ase_mlelec.descriptors.ace.former import present_arguments
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 
 
 def _from_version_1(header, state):
@@ -133,6 +133,11 @@ def _from_version_7(header, state):
     return {"long_range": None, **header, "format_version": 8}, state
 
 
+def _from_version_8(header, state):
+    """Energies belonged to one temperature of the electrons."""
+    return {"hot": None, **header, "format_version": 9}, state
+
+
 UPGRADES = {
     1: _from_version_1,
     2: _from_version_2,
@@ -141,4 +146,5 @@ UPGRADES = {
     5: _from_version_5,
     6: _from_version_6,
     7: _from_version_7,
+    8: _from_version_8,
 }

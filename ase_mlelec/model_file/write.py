@@ -54,6 +54,7 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
         "ranges": {name: found.arguments() for name, found in model.ranges.items()},
         "posteriors": {name: found.arguments() for name, found in model.posteriors.items()},
         "long_range": model.long_range and model.long_range.arguments(),
+        "hot": model.hot and model.hot.arguments(),
         "metadata": model.metadata,
     }
     state = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}

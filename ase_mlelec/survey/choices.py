@@ -83,6 +83,9 @@ def relative(path: Path, folder: Path) -> str:
 def _data(text, found, path):
     text.section("data")
     text.set("files", [relative(each, path.parent) for each in found.source.paths])
+    if found.source.hot:
+        why = "Energies of some of the structures at other temperatures of the electrons."
+        text.set("hot", [relative(each, path.parent) for each in found.source.hot], why)
     groups = {name: found.frames.groups.count(name) for name in dict.fromkeys(found.frames.groups) if name}
     other = [name for name in groups if name not in PARTS]
     shown = ", ".join(f"{name} ({groups[name]})" for name in other)

@@ -12,7 +12,7 @@ from ase.calculators.calculator import InputError
 
 from ase_mlelec.checks import check_atoms
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.data.frames import read_all
+from ase_mlelec.data.frames import read_all, temperature_of
 from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of
 from ase_mlelec.quantities import LABELS
 
@@ -40,6 +40,8 @@ class Source:
         Further findings for the report, text by title.
     remedy : str
         What has to be done before a training; "" for data that can be trained on.
+    hot : list of Path
+        Data sets with the energies of some of the structures at other temperatures of the electrons.
     """
 
     paths: list
@@ -49,6 +51,7 @@ class Source:
     notes: list = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     remedy: str = ""
+    hot: list = field(default_factory=list)
 
 
 def source_of(
@@ -121,7 +124,21 @@ def _checked(frames, path):
     return frames
 
 
+def _hot_files(paths, keys):
+    """Data sets that have energies of structures of the others, by name, at other temperatures of the electrons."""
+    own = [path for path in paths if path.suffix in (".h5", ".hdf5")]
+    if len(own) < 2:
+        return []
+    sets = {path: read_all([path], keys=keys, check=_checked) for path in own}
+    found = {path: (temperature_of(frames), {frame.name for frame in frames}) for path, frames in sets.items()}
+    first, names = found[own[0]]
+    others = own[1:] if first is not None else []
+    return [path for path in others if found[path][0] not in (None, first) and found[path][1] <= names]
+
+
 def _read_frames(paths, keys, progress):
+    hot = _hot_files(paths, keys)
+    paths = [path for path in paths if path not in hot]
     frames = read_all(paths, keys=keys, check=_checked)
     facts, remedy = {}, ""
     on_grid = [name for name in frames.counts if LABELS[name].on_grid]
@@ -132,7 +149,9 @@ def _read_frames(paths, keys, progress):
             f"{' '.join(map(str, paths))} --grid FIRST LAST --out {paths[0].stem}.h5', with the first and the last "
             f"energy in eV, and run 'mlelec init {paths[0].stem}.h5'"
         )
-    return Source(paths, FRAMES, frames, keys, facts=facts, remedy=remedy)
+    if hot:
+        facts["at other temperatures of the electrons"] = ", ".join(path.name for path in hot)
+    return Source(paths, FRAMES, frames, keys, facts=facts, remedy=remedy, hot=hot)
 
 
 def _one(paths, what):

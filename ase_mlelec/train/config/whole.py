@@ -93,6 +93,10 @@ class DataConfig(Section):
     support: Names = ()
     """Groups or kinds that train [energy] as well, such as close pairs and compressed structures: they teach repulsion,
     but count neither for the range of the training data nor for the scale of energies."""
+    hot: Names = ()
+    """Data sets with energies, forces and stress of some of the structures of ``files``, by their names, at other
+    temperatures of the electrons, one in each file ("electronic_temperature_K" in its settings). The model learns the
+    changes of the free energy. It needs [dos], and energies that are linear in the features, [energy] widths = []."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
     """Share of the training structures that is held out at random for validation, where no structure is in
     ``validation``. Trajectories, whose structures are similar to the next, are held out in pieces."""
@@ -329,6 +333,14 @@ class Config(Section):
             )
         if self.ldos is not None and heads:
             raise SettingError("", f"got [ldos] beside [{heads[0]}]; train them apart, their data differ")
+        return self
+
+    @model_validator(mode="after")
+    def _check_hot(self):
+        if self.data.hot and (self.energy is None or self.energy.widths or self.dos is None):
+            raise SettingError(
+                "data.hot", "got it without [energy] widths = [] and [dos], which it needs; add them or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

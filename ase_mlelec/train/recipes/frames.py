@@ -34,6 +34,7 @@ from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
+from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, read_changes
 from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of
 from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
@@ -73,6 +74,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     whole = read_checked((config.folder / name for name in config.data.files), config)
     parts = split(whole, config, progress=shown(progress))
     _check_species(parts, config)
+    changes = read_changes(parts, config)
     config = with_places(settled(config, parts["train"]), parts)
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
@@ -100,6 +102,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
             far.add_centroids(model)
         elif quantity.name not in model.heads:
             take_in.append(_train_of_atoms(model, quantity, parts, config, log, draft, chosen))
+    chosen |= fit_hot_energies(model, changes, config, log)
     model.cpu()
     chosen |= {name: fitted.about for name, fitted in fits.items() if fitted.about}
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core

@@ -55,7 +55,7 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     train, held = chooses_by(parts["train"])
     if not len(held):
         return None
-    loss = _unit_loss(train, energy)
+    loss = unit_loss(train, energy)
     if not loss.terms:
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
@@ -78,11 +78,11 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     seen, held = (train, train.take([])) if given else chooses_by(parts["train"])
     if not len(held):
         ridge = RIDGE if options.ridge is None else options.ridge
-        loss = loss if given else _unit_loss(train, options)
+        loss = loss if given else unit_loss(train, options)
         _begin(model, train, loss, log)
         fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log)
         return Fitted()
-    unit = _unit_loss(train, options)
+    unit = unit_loss(train, options)
     _begin(model, train, unit, log)
     choice, normal, change, left_out = fit_by_choice(
         model,
@@ -127,7 +127,7 @@ def _has_labels(frames):
     return bool({"energy", "forces", "virial"} & set(frames.counts))
 
 
-def _unit_loss(frames, options):
+def unit_loss(frames, options):
     """Loss with a weight of 1 for each label of ``frames`` that the configuration does not leave out."""
     ends = {name: getattr(options, name) for name in options.loss_terms}
     out = {name for name, pair in ends.items() if pair is not None and not any(pair)}

@@ -1,0 +1,138 @@
+"""Energies at other temperatures of the electrons, in closed form: changes of a linear energy head."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ase_mlelec.data.data_set import Frame
+from ase_mlelec.data.frames import Frames, join, read_all, temperature_of
+from ase_mlelec.hot_energies import HotEnergies
+from ase_mlelec.model import Model
+from ase_mlelec.train.config import Config, EnergyConfig
+from ase_mlelec.train.data_checks import check_frames
+from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.linear_energy import add_change, fit_by_choice, fit_linear
+from ase_mlelec.train.log import Log, readable_errors
+from ase_mlelec.train.recipes.linear_energy import RIDGE, chooses_by, unit_loss
+
+LABELS = ("energy", "forces", "virial")
+SAME = 1e-4  # Å, between positions of a structure in two files
+
+
+def read_changes(parts: Mapping[str, Frames], config: Config) -> dict[float, dict[str, Frames]]:
+    """Changes of energy, forces and virial of the structures of each part, by the temperatures of the files data.hot, K.
+
+    Raises
+    ------
+    ValueError
+        For data sets without a temperature or of one that is known, and structures that ``parts`` do not have.
+    """
+    reference, found = temperature_of(parts["train"]), dict[float, dict[str, Frames]]()
+    for name in config.data.hot:
+        frames = read_all([config.folder / name], keys=config.data.keys.given, check=check_frames)
+        temperature = _checked_temperature(name, frames, reference)
+        if temperature in found:
+            raise ValueError(f"{name}: got a second file with energies at {temperature:g} K; join the two")
+        found[temperature] = {part: _changes(own, frames, name) for part, own in parts.items()}
+        if not len(found[temperature]["train"]):
+            raise ValueError(f"{name}: none of its structures is in the training data; give labels of such structures")
+    return found
+
+
+def fit_hot_energies(
+    model: Model, changes: Mapping[float, Mapping[str, Frames]], config: Config, log: Log
+) -> dict[str, Any]:
+    """Give ``model`` HotEnergies from ``read_changes``; what was chosen and the errors, dict of JSON types."""
+    about, found = {}, []
+    for temperature, parts in changes.items():
+        log.tell(f"free energy at {temperature:g} K: its change is known for {len(parts['train'])} structures")
+        twin, about[f"energy at {temperature:g} K"] = _fit(model, parts, config, log)
+        found.append(_change_of(twin.heads["energy"]))
+    if found:
+        last = model.heads["energy"].nets.last
+        reference = cast(float, temperature_of(next(iter(changes.values()))["train"]))
+        hot = HotEnergies(reference, list(changes), len(last), last[0].in_features)
+        hot.changes = torch.stack(found)
+        model.hot = hot
+    return about
+
+
+def _checked_temperature(name, frames, reference):
+    temperature = temperature_of(frames)
+    if temperature is None or reference is None:
+        raise ValueError(
+            f"{name}: got energies without electronic_temperature_K in the settings of "
+            f"{'this file' if temperature is None else 'data.files'}, need it to know what they are; add it"
+        )
+    if temperature == reference:
+        raise ValueError(f"{name}: got energies at {temperature:g} K, which is that of data.files; name it there")
+    return temperature
+
+
+def _changes(cold: Frames, hot: Frames, name: str) -> Frames:
+    """Frames with the changes of the labels that both have, for structures that are in both, by their names."""
+    known: dict[str, Frame] = {frame.name: frame for frame in hot if frame.name}
+    found = []
+    for frame in cold:
+        other = known.get(frame.name)
+        if other is None:
+            continue
+        if len(frame.atoms) != len(other.atoms) or np.abs(frame.atoms.positions - other.atoms.positions).max() > SAME:
+            raise ValueError(f"{name}: '{frame.name}' has other positions than in data.files; correct its name")
+        both = [key for key in LABELS if key in frame.labels and key in other.labels]
+        labels = {key: other.labels[key] - frame.labels[key] for key in both}
+        if labels:
+            found.append(replace(frame, labels=labels))
+    return Frames(found, None, cold.attributes)
+
+
+def _fit(model, parts, config, log):
+    """(Model whose energy is the change of the free energy, what was chosen and its errors)."""
+    train, validation, support = (
+        parts.get(name, parts["train"].take([])) for name in ("train", "validation", "support")
+    )
+    twin = _twin(model, train)
+    loss = unit_loss(train, cast(EnergyConfig, config.energy))
+    seen, held = chooses_by(train)
+    if not len(held):
+        fit_linear(twin, join([train, support]), loss, RIDGE, progress=False)
+        return twin, {}
+    choice, _, change, _ = fit_by_choice(
+        twin, join([seen, support]), loss, held=held, validation=validation if len(validation) else None, progress=False
+    )
+    about = {"ridge": choice.ridge, "weights": choice.weights}
+    for name in ("validation", "test"):
+        if len(parts.get(name, ())):
+            about[name] = errors(twin, parts[name])
+            log.tell(f"errors of the change, {len(parts[name])} structures of {name}: {readable_errors(about[name])}")
+        if name == "validation" and change is not None:
+            add_change(twin, change)
+    return twin, about
+
+
+def _twin(model, frames):
+    """Model with the descriptor of the energy, whose energy is the mean change of each species."""
+    head = copy.deepcopy(model.heads["energy"])
+    for layer in head.nets.last:
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    counts = np.array(
+        [[frame.atoms.symbols.count(symbol) for symbol in model.species] for frame in frames], dtype=float
+    )
+    energies = np.array([frame.labels.get("energy", 0.0) for frame in frames], dtype=float)
+    head.nets.bias[:, 0] = torch.as_tensor(np.linalg.lstsq(counts, energies, rcond=None)[0]).to(head.nets.bias)
+    return Model(model.descriptor, {"energy": head})
+
+
+@torch.no_grad()
+def _change_of(head):
+    """Change [species, F + 1], eV, of weights and constants that adds the energy of ``head``."""
+    nets = head.nets
+    rows = [torch.cat([layer.weight[0], layer.bias]) * nets.scale for layer in nets.last]
+    found = torch.stack(rows)
+    found[:, -1] += nets.bias[:, 0]
+    return found
