@@ -150,7 +150,9 @@ def _read_frames(paths, keys, progress):
             f"energy in eV, and run 'mlelec init {paths[0].stem}.h5'"
         )
     if hot:
-        facts["at other temperatures of the electrons"] = ", ".join(path.name for path in hot)
+        facts["hot"] = (
+            f"{', '.join(path.name for path in hot)}: the same structures at other temperatures of the electrons"
+        )
     return Source(paths, FRAMES, frames, keys, facts=facts, remedy=remedy, hot=hot)
 
 

@@ -46,18 +46,19 @@ def structures():
     return {name: found[name] for name, _ in PLAN}
 
 
-def calculate(atoms, directory, temperature):
+def calculate(atoms, directory, temperature, mesh=None, bands_per_atom=None):
     symbol = atoms.symbols[0]
+    mesh, bands_per_atom = mesh or MESHES[symbol], bands_per_atom or BANDS_PER_ATOM[symbol]
     system = dict(
         ecutwfc=CUTOFFS[symbol],
         occupations="smearing",
         smearing="fermi-dirac",
         nosym=True,
-        nbnd=BANDS_PER_ATOM[symbol] * len(atoms),
+        nbnd=round(bands_per_atom * len(atoms)),
         degauss=units.kB * temperature / units.Ry,
     )
     pseudopotentials = {symbol: PSEUDOPOTENTIALS[symbol]}
-    espresso.pw(atoms, directory, "scf", pseudopotentials, MESHES[symbol], system=system, electrons=dict(conv_thr=1e-8))
+    espresso.pw(atoms, directory, "scf", pseudopotentials, mesh, system=system, electrons=dict(conv_thr=1e-8))
     return read_pw(directory / espresso.SAVE)
 
 
@@ -68,13 +69,13 @@ def weights(directory):
     return np.array([float(weight) for weight in found])
 
 
-def label(name, atoms, temperature, work):
+def label(name, atoms, temperature, work, mesh=None, bands_per_atom=None):
     """DFT of one structure at one temperature; the result appears as one file, or not at all."""
     target = work / f"{name}@{temperature}.npz"
     if target.exists():
         return
     directory = work / target.stem
-    result = calculate(atoms, directory, temperature)
+    result = calculate(atoms, directory, temperature, mesh, bands_per_atom)
     unfinished = directory / "result.npz"
     np.savez_compressed(
         unfinished,

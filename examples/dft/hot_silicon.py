@@ -1,41 +1,43 @@
 """Silicon with hot electrons: free energies and densities of states far above the Fermi level, by Quantum ESPRESSO.
 
     python hot_silicon.py label work --part 0/2            # DFT of structures of silicon.h5; skips what is done
-    python hot_silicon.py collect work ../data             # two compressed data sets, one for each temperature
+    python hot_silicon.py tests work                       # some tests at further temperatures
+    python hot_silicon.py collect work ../data             # compressed data sets, one for each temperature
 
 Settings are those of silicon.h5, at 20,000 K, where a coarser k mesh is enough: energies differ by 1.0 meV/atom from those
 at 4^3, forces by 0.6 meV/Å (liquid-8-2000K-321); 8 in place of 9 bands per atom change the energy by 0.03 meV/atom.
 
-silicon_20000K.h5 has energies, forces and stress at 20,000 K. silicon_hot.h5 has those of silicon.h5, and densities of
+silicon_20000K.h5 has energies, forces and stress at 20,000 K, and files of further temperatures those of a few tests.
+silicon_hot.h5 has those of silicon.h5, and densities of
 states up to 28 eV: below the last bands of silicon.h5 they are its own, on dense k meshes at 2,000 K, and above, where
 only high temperatures count, those of 20,000 K.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
-import espresso
 import numpy as np
-from ase import units
-from hot_electrons import weights
+from hot_electrons import label
 from scipy.special import erfc
 from silicon import BANDS_PER_ATOM as FORMER_BANDS
-from silicon import PULAY_VIRIAL, WIDTH
+from silicon import ELECTRONIC_TEMPERATURE, PULAY_VIRIAL, WIDTH
 
 from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
-from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.io.projections import broaden
+from ase_mlelec.physics.fermi import fermi_level
 
 SOURCE = Path(__file__).parent.parent / "data/silicon.h5"
-TEMPERATURE = 20000.0  # K
+TEMPERATURE = 20000  # K
 MESH = (3, 3, 3)
 BANDS_PER_ATOM = 9
-CUTOFF = 20.0  # Ry
 ENERGIES = np.linspace(-8.0, 28.0, 181)  # eV, every second one of silicon.h5
 SEAM, LAST_SEAM, SOFTNESS = 1.2, 9.2, 0.3  # eV: below the last bands of silicon.h5, before its last energy, and width
+ABOVE = 0.7  # eV: least distance of the seam from the Fermi level; denser liquids get no density of states
 GROUPS = ("train", "validation", "test", "support")
 CYCLE = ("train", "train", "validation", "train", "train", "test")  # of whatever is finished, each group has its share
+HELD = 8  # structures for validation, and as many for tests
+TESTED = 4  # of these at further temperatures: K, with bands per atom, and the k meshes of crystals and liquids
+TEMPERATURES = {5000: (4, 4, 6), 10000: (6, 4, 6), 25000: (9, 3, 3)}
 
 
 def structures():
@@ -43,50 +45,27 @@ def structures():
     frames = [frame for frame in read_hdf5(SOURCE) if len(frame.atoms) == 8 and "dos" in frame.labels]
     order = np.random.default_rng(0).permutation(len(frames))
     left = {group: [frames[k] for k in order if frames[k].group == group] for group in set(CYCLE)}
+    left |= {group: left[group][:HELD] for group in ("validation", "test")}
+    by_volume = sorted(left["train"], key=lambda frame: frame.atoms.get_volume())
+    # bits in reverse order: however many are finished, their volumes are spread as those of all
+    left["train"] = [by_volume[k] for k in sorted(range(len(by_volume)), key=lambda k: f"{k:08b}"[::-1])]
     found = []
     while left["train"]:
         found += [left[group].pop(0) for group in CYCLE if left[group]]
     return found
 
 
-def calculate(atoms, directory, temperature, mesh, bands_per_atom):
-    system = dict(
-        ecutwfc=CUTOFF,
-        occupations="smearing",
-        smearing="fermi-dirac",
-        nosym=True,
-        nbnd=round(bands_per_atom * len(atoms)),
-        degauss=units.kB * temperature / units.Ry,
-    )
-    espresso.pw(atoms, directory, "scf", {"Si": "Si.pz-vbc.UPF"}, mesh, system=system, electrons=dict(conv_thr=1e-8))
-    return read_pw(directory / espresso.SAVE)
-
-
-def label(name, atoms, work, temperature=TEMPERATURE, mesh=MESH, bands_per_atom=BANDS_PER_ATOM):
-    """DFT of one structure; the result appears as one file, or not at all."""
-    target = work / f"{name}@{temperature:.0f}.npz"
-    if target.exists():
-        return
-    directory = work / target.stem
-    result = calculate(atoms, directory, temperature, mesh, bands_per_atom)
-    unfinished = directory / "result.npz"
-    np.savez_compressed(
-        unfinished,
-        energy=result.energy,
-        forces=result.forces,
-        stress=result.stress,
-        fermi_level=result.fermi_level,
-        eigenvalues=result.eigenvalues,
-        kpoint_weights=weights(directory),
-        entropy=result.terms["entropy"],
-    )
-    unfinished.rename(target)
-    shutil.rmtree(directory)
-    print(f"{target.stem}: {result.energy / len(atoms):.4f} eV/atom", flush=True)
+def label_tests(work):
+    """Free energies of a few tests at further temperatures."""
+    tests = [frame for frame in structures() if frame.group == "test"][:TESTED]
+    for temperature, (bands, *meshes) in TEMPERATURES.items():
+        for frame in tests:
+            mesh = meshes[frame.name.startswith("liquid")]
+            label(frame.name, frame.atoms, temperature, work, (mesh,) * 3, bands)
 
 
 def dos(result, frame):
-    """Density of states [S], states/eV: that of a Frame of silicon.h5, and that of ``result`` above."""
+    """Density of states [S], states/eV: that of a Frame of silicon.h5, and that of ``result`` above; or None."""
     levels = result["eigenvalues"]
     each = np.broadcast_to(result["kpoint_weights"][:, None], levels.shape)
     hot = broaden(levels.ravel(), each.reshape(-1, 1), ENERGIES, WIDTH)[0]
@@ -96,7 +75,9 @@ def dos(result, frame):
     cold = np.zeros_like(hot)
     former = frame.labels["dos"][::2]
     cold[: len(former)] = former
-    return share * cold + (1 - share) * hot
+    found = share * cold + (1 - share) * hot
+    level = fermi_level(ENERGIES, found, 4 * len(frame.atoms), ELECTRONIC_TEMPERATURE)
+    return found if seam > level + ABOVE else None
 
 
 def collect(work, folder):
@@ -107,10 +88,11 @@ def collect(work, folder):
         if frame.group not in GROUPS:
             continue
         labels = {key: frame.labels[key] for key in ("energy", "forces", "virial") if key in frame.labels}
-        path = work / f"{frame.name}@{TEMPERATURE:.0f}.npz"
+        path = work / f"{frame.name}@{TEMPERATURE}.npz"
         if path.exists():
             result = dict(np.load(path))
-            labels["dos"] = dos(result, frame)
+            spectrum = dos(result, frame)
+            labels |= {} if spectrum is None else {"dos": spectrum}
             hot.append(Frame(frame.atoms, changed(result, frame.atoms), frame.name, frame.group))
             complete.append(result["eigenvalues"][:, -1].min())
         cold.append(Frame(frame.atoms, labels, frame.name, frame.group))
@@ -118,12 +100,25 @@ def collect(work, folder):
     attributes["bands_complete_below_eV"] = float(min(complete))
     settings = frames.attributes["settings"]
     write_hdf5(folder / "silicon_hot.h5", Frames(cold, ENERGIES, attributes | {"settings": settings}))
-    own = {"electronic_temperature_K": TEMPERATURE, "kpoints_energy": "3x3x3", "bands_per_atom": BANDS_PER_ATOM}
+    write_hot(folder, hot, TEMPERATURE, "3x3x3", BANDS_PER_ATOM, settings)
+    for temperature, (bands, crystal, liquid) in TEMPERATURES.items():
+        mesh = f"{crystal}^3 for crystals, {liquid}^3 for liquids"
+        tests = [(frame, work / f"{frame.name}@{temperature}.npz") for frame in frames if frame.group == "test"]
+        found = [
+            Frame(frame.atoms, changed(np.load(path), frame.atoms), frame.name, "test")
+            for frame, path in tests
+            if path.exists()
+        ]
+        if found:
+            write_hot(folder, found, temperature, mesh, bands, settings)
+    print(f"{len(cold)} structures; bands complete below {min(complete):.2f} eV")
+
+
+def write_hot(folder, frames, temperature, mesh, bands_per_atom, settings):
+    own = {"electronic_temperature_K": temperature, "kpoints_energy": mesh, "bands_per_atom": bands_per_atom}
     settings = {key: value for key, value in settings.items() if key != "kpoints_dos"} | own
-    write_hdf5(folder / "silicon_20000K.h5", Frames(hot, None, {"settings": settings}))
-    print(
-        f"{len(cold)} structures, {len(hot)} of them at {TEMPERATURE:g} K; bands complete below {min(complete):.2f} eV"
-    )
+    write_hdf5(folder / f"silicon_{temperature}K.h5", Frames(frames, None, {"settings": settings}))
+    print(f"{len(frames)} structures at {temperature} K")
 
 
 def changed(result, atoms):
@@ -138,6 +133,8 @@ def main():
     command = commands.add_parser("label")
     command.add_argument("work", type=Path)
     command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    command = commands.add_parser("tests")
+    command.add_argument("work", type=Path)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
     command.add_argument("folder", type=Path)
@@ -146,9 +143,12 @@ def main():
         collect(arguments.work, arguments.folder)
         return
     arguments.work.mkdir(exist_ok=True)
+    if arguments.command == "tests":
+        label_tests(arguments.work)
+        return
     index, parts = (int(x) for x in arguments.part.split("/"))
     for frame in structures()[index::parts]:
-        label(frame.name, frame.atoms, arguments.work)
+        label(frame.name, frame.atoms, TEMPERATURE, arguments.work, MESH, BANDS_PER_ATOM)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The written configuration is valid, complete and says why."""
 
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
 from small_bilayers import graphene_bilayer, graphene_frame
+from small_data import ATTRIBUTES as ATTRIBUTES_OF_COPPER
 from small_data import make_frames, make_wannier_frames
 from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
 from small_survey import clean, mapped, trajectory
@@ -79,6 +81,21 @@ def test_several_quantities(tmp_path):
     _, config, text = written(tmp_path, make_frames(12))
     assert config.energy.widths == () and config.dos.closed_form
     assert "Spectra of atoms at 25 energies from -6 to 6 eV" in text
+
+
+def test_other_temperatures_of_the_electrons(tmp_path):
+    """A file of the same structures at another temperature is no further data; other structures are."""
+    frames = make_frames(20)
+    hot = {"settings": ATTRIBUTES_OF_COPPER["settings"] | {"electronic_temperature_K": 8000.0}}
+    write_hdf5(tmp_path / "cold.h5", frames)
+    write_hdf5(tmp_path / "hot.h5", Frames([replace(frames[3], labels={"energy": 1.0})], None, hot))
+    found, config, text = chosen(tmp_path, tmp_path / "cold.h5", tmp_path / "hot.h5")
+    assert config.data.files == ("cold.h5",) and config.data.hot == ("hot.h5",)
+    assert found.structures.n_frames == 20 and "hot.h5: the same structures at other temperatures" in report(found)
+    assert "Energies of some of the structures at other temperatures of the electrons." in text
+    write_hdf5(tmp_path / "other.h5", Frames([replace(frames[3], name="other")], frames.energies, frames.attributes))
+    _, config, _ = chosen(tmp_path, tmp_path / "cold.h5", tmp_path / "other.h5")
+    assert config.data.files == ("cold.h5", "other.h5") and config.data.hot == ()
 
 
 def test_totals_alone(tmp_path):

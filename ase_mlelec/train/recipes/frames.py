@@ -72,8 +72,7 @@ ATOMS_IN_ALL, FEWEST_STEPS, MOST_STEPS = 1_000_000, 2000, 200_000
 def train_frames(config: Config, progress: bool | Log = True) -> Model:
     """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
     whole = read_checked((config.folder / name for name in config.data.files), config)
-    parts = split(whole, config, progress=shown(progress))
-    _check_species(parts, config)
+    parts = _of_known_species(split(whole, config, progress=shown(progress)), config)
     changes = read_changes(parts, config)
     config = with_places(settled(config, parts["train"]), parts)
     # errors in the description should show before the training, not after it
@@ -151,8 +150,8 @@ def _errors(model, parts, name):
     return {name: errors(model, parts[name])} if comparable(model, parts[name]) else {}
 
 
-def _check_species(parts, config):
-    """Raise ValueError, before the training, for species of held-out frames that the training frames lack."""
+def _of_known_species(parts, config):
+    """The parts; ValueError, before the training, for species of held-out frames that the training frames lack."""
     known = {symbol for frame in parts["train"] for symbol in frame.atoms.symbols}
     for name in ("validation", "test"):
         for frame in parts[name]:
@@ -163,6 +162,7 @@ def _check_species(parts, config):
                     f"{foreign[0]}, no frame to train on has; add some with {foreign[0]} to the training "
                     "part or leave the frame out"
                 )
+    return parts
 
 
 def new_model(frames: Frames, config: Config, *, orders: Sequence[Order] | None = None) -> Model:
