@@ -222,7 +222,8 @@ class MLElecCalculator(NoBands, StatesParameters, HasUncertainty, EvaluatesModel
         atoms = self._live(atoms)
         if system_changes or self.calculation_required(atoms, []):
             self.reset()
-        self.atoms = atoms.copy()  # as ase's Calculator, which looks for the folder of its files as well
+        if self.atoms is None:
+            self.atoms = atoms.copy()  # as ase's Calculator, which looks for the folder of its files as well
         wanted = [name for name in properties if name not in self.results]
         foreign = [name for name in wanted if name not in self.implemented_properties]
         if foreign:
