@@ -124,7 +124,14 @@ class FileLock:
 
     def _acquire(self):
         for attempt in range(100):
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            except OSError as error:
+                cause = error.strerror
+                raise PermissionError(
+                    f"{self.path}: cannot be written, since nothing can be made in {self.path.parent} ({cause}); choose "
+                    "another folder"
+                ) from None
             try:
                 if not _flock(descriptor):
                     holder = os.read(descriptor, 200).decode("ascii", "replace").strip()

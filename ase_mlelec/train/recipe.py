@@ -2,9 +2,11 @@
 
 import glob
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from ase_mlelec import processes
+from ase_mlelec.atomic_write import FileLock
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, OutputConfig
 from ase_mlelec.train.interrupt import explained
@@ -32,7 +34,8 @@ def train(config: Config, progress: bool | Log = True) -> Model | list[Model]:
     Raises
     ------
     ValueError
-        For data that do not fit the configuration, and for checkpoints of another configuration.
+        For data that do not fit the configuration, for checkpoints of another configuration, and where another process
+        trains the same model.
     """
     models = [model for _, model in train_members(config, progress)]
     return models if config.committee > 1 else models[0]
@@ -62,11 +65,26 @@ def train_members(config: Config, progress: bool | Log = True) -> Iterator:
     recipe: Callable[..., Model] = train_hamiltonian if config.hamiltonian else train_frames
     if config.ldos:
         recipe = partial(train_ldos, cache=cache)
-    for member in members:
-        with explained(partial(_how_to_go_on, member)):
-            model = recipe(member, progress=progress)
-        yield member, model
-    cache.unlink(missing_ok=True)
+    with _alone(config):
+        for member in members:
+            with explained(partial(_how_to_go_on, member)):
+                model = recipe(member, progress=progress)
+            yield member, model
+        cache.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(config):
+    """Context in which no other process trains this model: both would write the same checkpoints and files."""
+    lock, path = None, config.folder / config.output.model
+    if processes.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _how_to_go_on(config):

@@ -264,6 +264,34 @@ def test_ctrl_c_of_the_command(folder):
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
 
 
+def test_one_process_trains_a_model(folder, capsys, monkeypatch):
+    """Two would write the same checkpoints, learning curves and model."""
+    command = ["train", configure(folder, 3), "--quiet"]
+    other = subprocess.Popen([sys.executable, "-c", LOCK, str(folder / "cu.safetensors")], stdout=subprocess.PIPE)
+    with other:
+        other.stdout.readline()
+        assert main(command) == 1 and not (folder / "cu.safetensors").exists()
+        assert f"cu.safetensors: is being written by process {other.pid} on" in capsys.readouterr().err
+        other.kill()
+    assert main(command) == 0 and not [*folder.glob("*.lock")]
+
+    def refused(*given):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    assert main(command) == 1
+    assert "cu.safetensors: cannot be written, since nothing can be made in" in capsys.readouterr().err
+
+
+LOCK = """
+import sys, time
+from ase_mlelec.atomic_write import FileLock
+lock = FileLock(sys.argv[1])
+print(flush=True)
+time.sleep(100)
+"""
+
+
 def test_model_on_the_way(folder, monkeypatch, capsys):
     """It is written in the first minute, and a finished one of the same name is kept."""
     assert main(["train", configure(folder, 3)]) == 0
