@@ -19,6 +19,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT", "EIO", "EROFS") if hasattr(errno, name)}
+
 
 @contextmanager
 def replacing(path: str | PathLike) -> Iterator:
@@ -44,9 +46,17 @@ def replacing(path: str | PathLike) -> Iterator:
                 f"{path}: cannot be written, since nothing can be made in {path.parent} ({os.strerror(error.errno or 0)}); "
                 "choose another folder"
             ) from None
-        raise
+        raise _named(path, partial, error) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _named(path, partial, error):
+    """An error of the system while ``path`` was written, with its name."""
+    inside = error.filename is None or partial.name in str(error.filename)
+    if error.errno not in NO_ROOM or not inside:
+        return error
+    return OSError(error.errno, f"{path}: cannot be written ({os.strerror(error.errno)}); make room and run it again")
 
 
 @contextmanager
@@ -59,6 +69,8 @@ def replacing_folder(path: str | PathLike) -> Iterator:
     try:
         yield partial
         os.rename(partial, path)
+    except OSError as error:
+        raise _named(path, partial, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -273,9 +273,10 @@ class ResultWriter:
         try:
             yield
         except (OSError, RuntimeError, KeyError) as error:  # of h5py, the last one too
-            cause = " ".join(str(getattr(error, "strerror", None) or error).split())
+            number = getattr(error, "errno", None)
+            cause = os.strerror(number) if number else " ".join(str(error).split())
             raise OSError(
-                getattr(error, "errno", None) or errno.EIO,
+                number or errno.EIO,
                 f"{self.path}: cannot be written ({cause}); the {self.n_rows} rows before are safe, in it or "
                 "in the journal beside it: make room and repeat the call",
             ) from None

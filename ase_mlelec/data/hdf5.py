@@ -18,6 +18,7 @@ from ase.data import chemical_symbols
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.data.data_set import DataSet
 from ase_mlelec.io.hdf5 import AGAIN, check_heaps, holds, json_of, one_line, read_array, subgroup, text_attribute
+from ase_mlelec.io.hdf5_write import new_file
 
 STRUCTURE = ("numbers", (None,)), ("positions", (None, 3)), ("cell", (3, 3))  # datasets and their shapes
 PACKED = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
@@ -104,12 +105,14 @@ def created(path: str | PathLike, kind: FileFormat, attributes: dict) -> Iterato
     ------
     ValueError
         For attributes with NaN or infinity.
+    OSError
+        Where the file cannot be written.
     """
     try:
         header = json.dumps({**attributes, "format_version": kind.version}, allow_nan=False)
     except ValueError as error:
         raise ValueError(f"{path}: the attributes cannot be written ({error}); take out NaN and infinity") from None
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, new_file(partial) as file:
         file.attrs[kind.mark] = header
         yield file
 

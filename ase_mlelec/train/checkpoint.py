@@ -41,9 +41,10 @@ def save_checkpoint(path: str | PathLike, state: Mapping[str, Any]) -> None:
             torch.save(state, file)
             file.write(MAGIC + _digest(file, file.tell()))
     except (OSError, RuntimeError) as error:
-        cause = getattr(error, "strerror", None) or "torch could not write all of it"  # a RuntimeError
+        number = getattr(error, "errno", None)
+        cause = os.strerror(number) if number else "torch could not write all of it"  # a RuntimeError
         raise OSError(
-            getattr(error, "errno", None) or errno.EIO,
+            number or errno.EIO,
             f"{path}: cannot be written ({cause}); the former "
             "checkpoint is as it was: make room and start the training again",
         ) from None

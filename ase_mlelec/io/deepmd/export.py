@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from ase_mlelec.descriptors.embedding import EmbeddingNets
 from ase_mlelec.heads import TensorHead, VectorHead
 from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.heads.vector import CenterHead
+from ase_mlelec.io.hdf5_write import new_file
 from ase_mlelec.model import Model
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.quantities import QUANTITIES
@@ -88,7 +88,7 @@ def write_model(
     slots = _slots(model, name, sel)
     with torch.no_grad():
         tree = _tree(model, name, _descriptor(se, slots), _Fitting(model.heads[name], se).tree())
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, new_file(partial) as file:
         file.attrs["json"] = json.dumps(_stored(file, tree))
     return slots
 
