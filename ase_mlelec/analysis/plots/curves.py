@@ -207,7 +207,7 @@ def plot_dos(
     if fermi_level is not None:
         ax.axvline(fermi_level - zero, color="0.45" if align else drawn.get_color(), lw=0.9, ls=(0, (4, 3)), zorder=1)  # type: ignore[operator]
     if occupied:
-        below = np.append(energies[energies < fermi_level], fermi_level)  # type: ignore[operator, arg-type]
+        below = np.append(energies[energies < fermi_level], fermi_level)  # type: ignore[arg-type]
         ax.fill_between(below - zero, np.interp(below, energies, dos), color=drawn.get_color(), alpha=SHADE, lw=0)
     ax.set_xlabel(r"$E - E_\mathrm{F}$ (eV)" if align else ENERGY)
     ax.set_ylabel(DOS)
