@@ -134,12 +134,12 @@ def _add_posterior(model, name, train, validation, ridges, factor, left_out, log
 
 def told(report: Mapping[str, Mapping[str, Any]]) -> str:
     """One line about a report, for the log of a training."""
-    shares = (
-        f"{label} {100 * found['within_one']:.0f} and {100 * found['within_two']:.0f} % of {found['errors']}"
-        for label, found in report.items()
-    )
-    where = ", ".join(dict.fromkeys(str(found["calibrated_on"]) for found in report.values()))
-    return f"Error bars: {', '.join(shares)} errors within one and two ({where})" if report else "No error bars"
+    parts: dict[str, list[str]] = {}  # by the structures that the errors are of
+    for label, found in report.items():
+        share = f"{label} {100 * found['within_one']:.0f} and {100 * found['within_two']:.0f} % of {found['errors']}"
+        parts.setdefault(str(found["calibrated_on"]), []).append(share)
+    words = "; ".join(f"{', '.join(shares)} ({where})" for where, shares in parts.items())
+    return f"Error bars, errors within one and two: {words}" if report else "No error bars"
 
 
 def _take_over(model, name, train, validation, like, log):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from ase_mlelec_entry_points.cli.options import add_keys, add_out, add_plot, keys_of, write_figure
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ase_mlelec.data.data_set import Frames
     from ase_mlelec.data.hamiltonians import Hamiltonians
     from ase_mlelec.data.snapshots import Snapshots
@@ -125,8 +127,19 @@ def plot(path: str, model: str, frames: "Frames") -> None:
     found = compared(load_model(model), frames)
     figure = Figure(figsize=(4 * len(found), 4), layout="constrained")
     for ax, (name, (labels, predictions, unit)) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items()):
+        if unit == "eV/atom":
+            labels, predictions, zero = differences(labels, predictions)
+            name, unit = name + zero, "meV/atom"
         plot_parity(ax, labels, predictions, unit).set_title(name)
     write_figure(path, figure)
+
+
+def differences(labels: "NDArray", predictions: "NDArray") -> "tuple[NDArray, NDArray, str]":
+    """Energies of atoms, eV, in meV, less a round number where they are all alike; words for the title."""
+    mean, spread = float(labels.mean()), float(labels.max() - labels.min())
+    zero = round(mean, 2) if abs(mean) > 10 * spread else 0.0
+    words = f" {'+' if zero < 0 else '-'} {abs(zero):.2f} eV/atom" if zero else ""
+    return 1000 * (labels - zero), 1000 * (predictions - zero), words
 
 
 def selected(frames: "Frames | Hamiltonians | Snapshots", arguments: argparse.Namespace) -> Any:

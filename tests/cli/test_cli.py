@@ -17,6 +17,7 @@ from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bu
 from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec_entry_points.cli.main import main
+from ase_mlelec_entry_points.cli.test import differences
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,16 @@ def test_test(folder, capsys):
         capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"
     )
     assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+
+
+def test_energies_of_pictures():
+    """Energies that are large beside their differences are drawn as differences from a round number."""
+    energies = np.array([-155.96, -155.955])
+    for shift, words in ((0.0, " + 155.96 eV/atom"), (155.96, "")):
+        labels, predictions, zero = differences(energies + shift, energies + shift + 1e-3)
+        assert zero == words
+        np.testing.assert_allclose(labels, [0, 5], atol=1e-9)
+        np.testing.assert_allclose(predictions - labels, 1)
 
 
 def test_predict(folder, capsys):

@@ -22,8 +22,8 @@ from ase_mlelec.data.hamiltonians import (
 )
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.finite import Diverged
-from ase_mlelec.train.hamiltonian.closed_form import refit_onsite
-from ase_mlelec.train.hamiltonian.descent import category_scales, fit_hamiltonian
+from ase_mlelec.train.hamiltonian.closed_form import refit_onsite, standardize_hamiltonian
+from ase_mlelec.train.hamiltonian.descent import HamiltonianProblem, category_scales, fit_hamiltonian
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 from ase_mlelec.train.loop import Run
 from ase_mlelec.train.recipe import train
@@ -401,6 +401,19 @@ def test_errors(folder, tmp_path, capsys):
             )
     assert main(["test", "si", str(folder / "g.h5")]) == 1
     assert "give a model of the Hamiltonian" in capsys.readouterr().err
+
+
+def test_every_category_counts_in_the_watched_loss(folder):
+    """Before the descent, the loss of validation structures is the sum of the weights, also where few structures are
+    fitted closely by the linear parts, whose errors of other structures are many times as large."""
+    model = recipe._untrained(frames()[:2], configuration(folder))
+    items = [prepare(model, frame, 4) for frame in frames()[:5]]
+    standardize_hamiltonian(model, items[:2])
+    head = model.heads["hamiltonian"]
+    training, held = (category_scales(head, part) for part in (items[:2], items[4:]))
+    assert held["onsite"] > 3 * training["onsite"]
+    problem = HamiltonianProblem(model, items[:2], items[4:], {"levels": 4.0}, 2, 0, "")
+    assert problem.errors()["loss"] == pytest.approx(len(held) - 1 + 4)
 
 
 @pytest.mark.slow

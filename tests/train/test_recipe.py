@@ -390,6 +390,6 @@ def test_minutes_without_effect_are_said(tmp_path, capsys):
     for line in ("solving for", "making error bars"):
         assert said.count(line) == 1
     assert re.search(
-        r"Error bars: energy \d+ and \d+ % of 2, forces .* of \d+, virial .* errors within one and two", said
+        r"Error bars, errors within one and two: energy \d+ and \d+ % of 2.*forces .* of \d+.*virial .* of \d+", said
     )
     assert shares_time(config) == []

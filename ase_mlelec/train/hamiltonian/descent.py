@@ -68,7 +68,8 @@ def fit_hamiltonian(
 ) -> dict:
     """Fit the Hamiltonian head of ``model`` with Adam and a learning rate that falls exponentially.
 
-    The loss is the sum over categories of weight x mean square error / mean square error before the fit. Call
+    The loss is the sum over categories of weight x mean square error / mean square error before the fit, of the training
+    structures or, for the loss that is watched, of the validation structures. Call
     standardize_hamiltonian first, or start from a fitted head. At the end the interface dipole is fitted to the
     remaining errors of the on-site blocks.
 
@@ -136,6 +137,9 @@ class HamiltonianProblem:
         self.head = model.heads["hamiltonian"]
         self.weights = dict.fromkeys((*CATEGORIES, "levels"), 1.0) | weights
         self.scales = category_scales(self.head, items)
+        # few structures are fitted closely by the linear parts, and in units of their small errors the validation loss would
+        # be that of a single category, whatever the others do
+        self.held_scales = category_scales(self.head, self.held) if len(validation) else self.scales
         self.parameters = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         self.identity = {"seed": seed, "batch_size": batch_size, "weights": str(self.weights), "frames": fingerprint}
         self.watched = "loss" if len(validation) else ""
@@ -155,14 +159,16 @@ class HamiltonianProblem:
         errors = category_errors(self.head, [self.items[k] for k in batch])
         squares = {name: error.square().mean() for name, error in errors.items()}
         self.squares = {f"training_{name}": square.detach() for name, square in squares.items()}
-        yield self._summed(squares)
+        yield self._summed(squares, self.scales)
 
-    def _summed(self, squares):
-        return sum(self.weights[name] * square / self.scales[name] ** 2 for name, square in squares.items())
+    def _summed(self, squares, scales):
+        return sum(self.weights[name] * square / scales[name] ** 2 for name, square in squares.items())
 
     def errors(self) -> dict[str, float]:
         found = category_scales(self.head, self.held)
-        return found | {"loss": float(self._summed({name: error**2 for name, error in found.items()}))}
+        return found | {
+            "loss": float(self._summed({name: error**2 for name, error in found.items()}, self.held_scales))
+        }
 
     def explained(
         self, failure: NotFinite, batch: Sequence[int] | None, step: int, ratio: float, rate: float
