@@ -47,7 +47,7 @@ def settled(config: Config, frames: Frames) -> Config:
         changes |= _beside_energy(config, directed, frames)
     if config.long_range and config.dipole and config.electronic is None and "electronic" not in changes:
         # the centroids are trained first, the energy without them
-        changes["electronic"] = _of_directions(near(frames))
+        changes["electronic"] = of_directions(near(frames))
     return config.model_copy(update=changes) if changes else config
 
 
@@ -61,14 +61,14 @@ def _own_descriptor(config, directed, frames):
     """Descriptor of heads that are all fitted in closed form, without an energy; dict of settings of the Config."""
     if not config.wanted or not all(in_closed_form(config, row.name) for row in config.wanted):
         return {}
-    return {"descriptor": _of_directions(near(frames))} if directed else {"power_spectrum": PowerSpectrumConfig()}
+    return {"descriptor": of_directions(near(frames))} if directed else {"power_spectrum": PowerSpectrumConfig()}
 
 
 def _beside_energy(config, directed, frames):
     """Descriptor of the other heads beside the ACE invariants of an energy; dict of settings of the Config."""
     by_data = config.power_spectrum is not None and config.power_spectrum.chosen_by_data
     if directed:
-        return {"electronic": _of_directions(near(frames) if by_data else config.cutoff)}
+        return {"electronic": of_directions(near(frames) if by_data else config.cutoff)}
     others = [row.name for row in config.wanted if not row.gradients]
     # features chosen for energies and forces see too little for spectra, whose errors were a third larger with them
     if by_data and others and config.energy and all(in_closed_form(config, name) for name in others):
@@ -76,8 +76,8 @@ def _beside_energy(config, directed, frames):
     return {}
 
 
-def _of_directions(cutoff):
-    """DeepPotSE for vectors and tensors."""
+def of_directions(cutoff: float) -> DescriptorConfig:
+    """Settings of the DeepPotSE for vectors and tensors, by its cutoff, Å."""
     return DescriptorConfig(cutoff=cutoff, smooth=SMOOTH * min(cutoff / SHORTEST, 1), n_products=PRODUCTS)
 
 

@@ -31,6 +31,7 @@ from ase_mlelec.train.fit import fit
 from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.cutoff_trials import with_tried_cutoff
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
@@ -74,7 +75,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     whole = read_checked((config.folder / name for name in config.data.files), config)
     parts = _of_known_species(split(whole, config, progress=shown(progress)), config)
     changes = read_changes(parts, config)
-    config = with_places(settled(config, parts["train"]), parts)
+    given, config = config, with_places(settled(config, parts["train"]), parts)
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
     sum_rule = ""
@@ -86,6 +87,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     log = begin_log(parts, config, progress)
     if sum_rule:
         log.tell(sum_rule)
+    config = with_tried_cutoff(given, config, parts["train"], _directed_errors, log.tell)
     references = reference_energies(parts, config, progress=log.show)
     far, original = _far_part(parts, config, described, log, chosen), parts
     parts = far.without(parts, log)
@@ -143,6 +145,16 @@ def _far_part(parts, config, described, log, chosen):
         _train_of_atoms(model, QUANTITIES[VECTORS], parts, config, log, None, chosen)
         model.cpu()
     return FarPart(long_range_of(config, described), model)
+
+
+def _directed_errors(config, frames):
+    """Errors in cross-validation of closed forms of vectors and tensors, which have a descriptor for themselves."""
+    alone, chosen = centroids_alone(config) if config.electronic else config, {}
+    model, parts = new_model(frames, alone), {"train": frames, "validation": frames.take([])}
+    for quantity in config.wanted:
+        if "3" in quantity.shape:
+            _train_of_atoms(model, quantity, parts, alone, Log.of(False), None, chosen)
+    return [error for about in chosen.values() for error in about["cross_validation"].values()]
 
 
 def _errors(model, parts, name):
