@@ -385,7 +385,7 @@ def _leverage_and_gradients(model, system, chunk):
     head, posterior, vec = model.heads["energy"], model.posteriors["energy"], first.vec
     inputs, nets = head.last_inputs(environment)
     with torch.no_grad():
-        leverage = contributions(head, posterior, environment).z.square().sum(dim=1)
+        leverage = contributions(head, posterior, environment, (inputs, nets)).z.square().sum(dim=1)
         slopes = slopes_of_energies(posterior, nets).to(inputs)
     return leverage, *(
         torch.autograd.grad(inputs, vec, each, retain_graph=k + 1 < len(slopes))[0] for k, each in enumerate(slopes)

@@ -48,9 +48,11 @@ def has_posterior(head: Any) -> bool:
     return hasattr(head, "last_inputs") and hasattr(head, "responses")
 
 
-def contributions(head: Any, posterior: Posterior, environment: Environment) -> Contributions:
-    """Contributions of the centers of ``environment`` to the results of a head."""
-    inputs, nets = head.last_inputs(environment)
+def contributions(
+    head: Any, posterior: Posterior, environment: Environment, last: tuple[Tensor, Tensor] | None = None
+) -> Contributions:
+    """Contributions of the centers of ``environment`` to the results of a head; ``last`` are its last inputs, if known."""
+    inputs, nets = last or head.last_inputs(environment)
     z = posterior.coordinates(inputs, nets)
     if bool((nets < 0).any()):
         z = z * (nets >= 0).to(z)[:, None]
