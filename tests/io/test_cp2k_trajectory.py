@@ -87,6 +87,14 @@ def test_forces_of_some_steps(tmp_path):
     )
 
 
+def test_stress_is_not_read_without_a_word(tmp_path):
+    """In molecular dynamics it is not that of the structure alone."""
+    path = run(tmp_path)
+    (tmp_path / "w-1.stress").write_text("#   Step   Time [fs]            xx [bar]\n       0       0.000      100.0\n")
+    with pytest.warns(UserWarning, match="w-1.stress: not read, as CP2K adds the motion of the atoms"):
+        assert "virial" not in read_frames(path).counts
+
+
 def test_run_that_goes_on_from_a_restart(tmp_path):
     """Its steps are there twice, and the second time with another energy."""
     path, second = run(tmp_path), "i = {:8d}, time = {:12.3f}, E = -18.0"

@@ -75,7 +75,19 @@ def read_cp2k(path: str | PathLike) -> Frames:
             "&PRINT / &FORCES of &MOTION writes them",
             stacklevel=4,
         )
+    _warn_of_stress(positions)
     return Frames(frames)
+
+
+def _warn_of_stress(positions):
+    project, _, number, _ = NAME.fullmatch(positions.name).groups()
+    file = positions.with_name(f"{project}-{number}.stress")
+    if file.is_file():
+        warnings.warn(
+            f"{file}: not read, as CP2K adds the motion of the atoms to the stress in molecular dynamics; training goes on "
+            "without stress",
+            stacklevel=5,
+        )
 
 
 def _cells(positions: Path) -> tuple[dict, np.ndarray | None, list[bool]]:
