@@ -202,6 +202,16 @@ class Model(torch.nn.Module):
         values = self.heads[name](environment, edges)
         return self._with_core(values, system, edges) if name == "energy" else values
 
+    def energy_by_features(self, environment: Environment, edges: Edges) -> tuple[Tensor, Tensor] | None:
+        """Atomic energies [C], and derivatives of their sum by the features [C, F], without a graph.
+
+        None where the head has no such way, and where the core may act.
+        """
+        head = self.heads["energy"]
+        if not hasattr(head, "with_slopes") or not (self.core is None or self.core.is_idle(edges)):
+            return None
+        return head.with_slopes(environment)
+
     def linear_energy(self, system: System, edges: Edges) -> tuple[Tensor, Tensor] | None:
         """Atomic energies [C] and derivatives [E, 3] of their sum by the vectors, for a linear head, without the features.
 
@@ -228,7 +238,7 @@ class Model(torch.nn.Module):
         They are computed again where an array of the head has changed.
         """
         head = self.heads["energy"]
-        if not hasattr(head, "as_linear"):
+        if not (hasattr(head, "is_linear") and head.is_linear()):
             return None
         arrays = [*head.parameters(), *head.buffers()]
         state = [(id(head), array.data_ptr(), array._version) for array in arrays]

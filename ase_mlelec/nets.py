@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -18,6 +19,14 @@ def precision_of(module: torch.nn.Module) -> torch.dtype | None:
     """Precision in which a module wants its input: that of its first array; None without arrays, which takes any."""
     arrays = itertools.chain(module.parameters(), module.buffers())
     return next((array.dtype for array in arrays if array.is_floating_point()), None)
+
+
+def quick_tanh(x: torch.Tensor) -> torch.Tensor:
+    """Hyperbolic tangent, in place of ``x`` where there is no gradient: NumPy's takes a third of the time of PyTorch's."""
+    if x.device.type == "cpu" and not x.requires_grad and x.dtype in (torch.float32, torch.float64):
+        np.tanh(x.numpy(), out=x.numpy())
+        return x
+    return torch.tanh(x)
 
 
 ACTIVATIONS: dict[str, Any] = {
@@ -62,7 +71,10 @@ class DenseLayer(torch.nn.Module):
                 self.idt.normal_(0.1, 0.001)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.activation(torch.addmm(self.bias, x, self.weight))
+        y = torch.addmm(self.bias, x, self.weight)
+        return self._with_shortcut(quick_tanh(y) if self.activation is torch.tanh else self.activation(y), x)
+
+    def _with_shortcut(self, y, x):
         if self.idt is not None:
             y = y * self.idt
         if self.repeat == 1:
@@ -70,6 +82,19 @@ class DenseLayer(torch.nn.Module):
         elif self.repeat == 2:
             y = y + torch.cat([x, x], dim=1)
         return y
+
+    def with_slopes(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs, and the derivatives of tanh by its argument, for ``pull_back``; without a graph."""
+        y = quick_tanh(torch.addmm(self.bias, x, self.weight))
+        return self._with_shortcut(y, x), 1 - y * y
+
+    def pull_back(self, grad: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        """Derivatives by the inputs from those by the outputs."""
+        own = grad * slopes if self.idt is None else grad * slopes * self.idt
+        if self.repeat == 1:
+            return torch.addmm(grad, own, self.weight.T)
+        found = torch.mm(own, self.weight.T)
+        return found if self.repeat == 0 else found + grad[:, : found.shape[1]] + grad[:, found.shape[1] :]
 
 
 class DenseNet(torch.nn.Sequential):

@@ -244,6 +244,11 @@ def energies_of(
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
     environment = model.environment("energy", system, leaf)
     environment = environment.keeping() if "energy" in model.posteriors else environment
+    direct = None if keeps else model.energy_by_features(environment, edges)
+    if direct is not None:
+        energies, by_features = direct
+        (gradient,) = torch.autograd.grad(environment.features, leaf.vec, by_features)
+        return environment.detached(), energies, gradient, None
     energy: Any = model.evaluate_head("energy", environment, system, leaf)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec, retain_graph=keeps)
     return environment.detached(), energy.detach(), gradient, (leaf, environment) if keeps else None

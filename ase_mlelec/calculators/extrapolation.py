@@ -32,7 +32,7 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-CHUNK = 256  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
+CHUNK = 512  # centers evaluated at a time: bounds memory and keeps the work in the processor's cache
 NEIGHBORS, ATOMS, STRUCTURES = 1.25, 1.6, 1.4  # a warning is given above these measures of TrainingRange
 FEW, FAR = 0.01, 1.5  # no warning for a smaller share of the atoms, unless a measure is FAR times the limit
 MISSING = 2e-3  # eV/atom, of the free energy of states above those that a model knows; more is told

@@ -207,13 +207,12 @@ class DeepPotSE(Descriptor):
         edges = edges.up_to(self.cutoff)
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
-        found = self._by_loops(edges, all_species, species) if self._uses_loops(edges) else None
-        t, present = self._moments(edges, all_species, species) if found is None else found
-        t = self._add_empty_slots(t, present, species) / sum(self.sel)
+        t = self._by_loops(edges, all_species, species) if self._uses_loops(edges) else None
+        t = self._moments(edges, all_species, species) if t is None else t
         return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
 
     def _moments(self, edges, all_species, species):
-        """Moments [C, rows, M] of the neighbors, and numbers of neighbors [C, species]."""
+        """Moments [C, rows, M], divided by the number of slots."""
         center = neighbor = None
         if len(self.species) > 1 or self.excluded_pairs:
             center, neighbor = species.index_select(0, edges.center), all_species.index_select(0, edges.neighbor)
@@ -221,7 +220,7 @@ class DeepPotSE(Descriptor):
         if self.excluded_pairs:
             table = torch.cat([table[:1], table[1:] * self.seen[center, neighbor]])
         padded, present, blocks = pad(edges.center, neighbor, table, edges.n_centers, self.by_number)
-        return self.embedding.moments(padded, blocks, species), present
+        return self._with_empty_slots(self.embedding.moments(padded, blocks, species), present, species)
 
     def _uses_loops(self, edges):
         """Whether compiled loops are there for an embedding that is a series, of a copy that is only evaluated."""
@@ -235,18 +234,15 @@ class DeepPotSE(Descriptor):
             from ase_mlelec.descriptors.deep_pot_fast import SeriesMoments  # imports numba
 
             self.loops = SeriesMoments(self)
-        kinds, present = all_species.index_select(0, edges.neighbor), None
-        if self.subtracts:
-            group = edges.center * len(self.species) + kinds
-            present = torch.bincount(group, minlength=edges.n_centers * len(self.species)).view(
-                edges.n_centers, len(self.species)
-            )
-
-        def plain(vec):
-            return self._moments(edges.with_vec(vec), all_species, species)[0]
-
-        t = self.loops(edges.vec, Table(edges, kinds.numpy()), species, plain)
-        return None if t is None else (t, present)
+        table = Table(edges, all_species.numpy()[edges.neighbor.numpy()])
+        empty = self._of_empty_slots if self.subtracts else None
+        return self.loops(
+            edges.vec,
+            table,
+            species,
+            empty=empty,
+            plain=lambda vec: self._moments(edges.with_vec(vec), all_species, species),
+        )
 
     def of_moments(self, moments: Tensor, coefficients: Tensor, present: Tensor, k: int) -> Environment:
         """Environment of centers of species ``k`` from the moments of a series (see ase_mlelec.descriptors.fixed).
@@ -263,7 +259,7 @@ class DeepPotSE(Descriptor):
         own = coefficients if self.embedding.one_side else coefficients[k::n_species]
         t = moments.flatten(2) @ own.transpose(1, 2).flatten(0, 1)
         species = torch.full((len(t),), k, device=t.device)
-        t = self._add_empty_slots(t, present, species) / sum(self.sel)
+        t = self._with_empty_slots(t, present, species)
         return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
 
     def closest(self) -> float:
@@ -329,17 +325,21 @@ class DeepPotSE(Descriptor):
             count += torch.bincount(center, minlength=len(count))
         self.scale.copy_((square / count[:, None].clamp(min=1)).sqrt().clamp(min=1e-3))
 
-    def _add_empty_slots(self, t, present, species):
-        """Add the contributions of empty slots, whose zero rows are normalized too: s = -mean/scale.
+    def _with_empty_slots(self, t, present, species):
+        """Sums over the neighbors with those over empty slots, divided by the number of slots.
 
-        There are none unless the mean of s is subtracted, which a Chebyshev series in r never needs.
+        There are no empty slots unless the mean of s is subtracted, which a Chebyshev series in r never needs.
         """
-        if not (bool(self.mean.any()) if self.subtracts is None else self.subtracts):
-            return t
+        if bool(self.mean.any()) if self.subtracts is None else self.subtracts:
+            radial = self._of_empty_slots(present, species)
+            t = t + torch.nn.functional.pad(radial[:, None], (0, 0, 0, t.shape[1] - 1))
+        return t / sum(self.sel)
+
+    def _of_empty_slots(self, present, species):
+        """Contributions [C, M] of empty slots, whose zero rows are normalized too: s = -mean/scale."""
         empty = self._empty_slot() if self.empty_slot is None else self.empty_slot
-        count = (self.slots[species] - present * self.taken[species]).to(t.dtype)  # [C, species]
-        radial = count[:, None] @ empty[species]
-        return t + torch.nn.functional.pad(radial, (0, 0, 0, t.shape[1] - 1))
+        count = (self.slots[species] - present * self.taken[species]).to(empty.dtype)  # [C, species]
+        return sum((count * (species == c)[:, None]) @ own for c, own in enumerate(empty))
 
     def _empty_slot(self):
         """s G(s) of an empty slot, by species of center and neighbor: [species, species, M]."""

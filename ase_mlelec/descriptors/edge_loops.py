@@ -313,8 +313,8 @@ def sums_over_edges(weighted, terms, first, last, species, sums):
 
 
 @compiled
-def all_series_moments(bounds, vec, kind, own_kind, constants, tables, moments):
-    """Fill ``moments`` [C, rows, species, K], sums of R_j S_k(x_j); returns the largest x.
+def all_series_moments(bounds, vec, kind, own_kind, constants, tables, moments, present):
+    """Fill ``moments`` [C, rows, species, K], sums of R_j S_k(x_j), and ``present`` [C, species]; returns the largest x.
 
     Parameters
     ----------
@@ -338,6 +338,7 @@ def all_series_moments(bounds, vec, kind, own_kind, constants, tables, moments):
         harmonics(unit, n, l_max, legendre, angular)
         weighted_rows(rows, angular, order, n, weighted)
         for s in range(n_species):
+            present[c, s] = np.sum(near[ends[s] * LANES : ends[s + 1] * LANES] >= 0)
             sums_over_edges(weighted, terms, ends[s], ends[s + 1], s, moments[c])
     return largest
 

@@ -69,9 +69,10 @@ class Edges:
     def chunks(self, size: int) -> Iterator[tuple[slice, "Edges"]]:
         """Iterate over (rows, edges) for at most ``size`` centers at a time; rows is the slice of the pairs.
 
-        Chunks are of equal size up to one center, and their number is even, so that two threads share them fairly.
+        Chunks are of equal size up to one center, and their number is even, so that two threads share them fairly; up to
+        half of ``size`` centers are one chunk.
         """
-        if self.n_centers <= size:
+        if self.n_centers <= size // 2 or self.n_centers < 2:
             yield slice(0, len(self.center)), self
             return
         count = min(2 * -(-self.n_centers // (2 * size)), self.n_centers)

@@ -134,6 +134,33 @@ class FittingNets(torch.nn.Module):
         return map_by_species(inputs, species, len(self.hidden), features)
 
     @torch.no_grad()
+    def with_slopes(self, features: Tensor, species: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Outputs [C] of folded nets with one output, and their derivatives [C, F] by the features, without a graph.
+
+        None for nets that are not folded, for other activations than tanh, and on a GPU, which it would keep waiting.
+        """
+        layers = [layer for net in self.hidden for layer in net]
+        if (
+            self.shift is not None
+            or features.device.type != "cpu"
+            or any(layer.activation is not torch.tanh for layer in layers)
+        ):
+            return None
+        values, slopes = features.new_empty(len(features), dtype=self.last[0].weight.dtype), torch.empty_like(features)
+        for k, (net, last) in enumerate(zip(self.hidden, self.last)):
+            rows = (species == k).nonzero()[:, 0]
+            x, kept = features.index_select(0, rows), []
+            for layer in net:
+                x, slope = layer.with_slopes(x)
+                kept.append(slope)
+            values[rows] = last(x.to(last.weight.dtype))[:, 0]
+            grad = last.weight.to(x.dtype).expand(len(rows), -1)
+            for layer, slope in zip(reversed(net), reversed(kept)):
+                grad = layer.pull_back(grad, slope)
+            slopes.index_copy_(0, rows, grad)
+        return values, slopes
+
+    @torch.no_grad()
     def change_last(self, change: Tensor) -> None:
         """Add ``change`` [species, H + 1, n_out], in units of the outputs, to weights and constants of the last layers."""
         scale = self.scale if self.shift is not None else torch.ones_like(self.scale)
@@ -141,10 +168,14 @@ class FittingNets(torch.nn.Module):
             layer.weight += own[:-1].T / scale[:, None]
             layer.bias += own[-1] / scale
 
+    def is_linear(self) -> bool:
+        """Whether there are no hidden layers."""
+        return self.shift is not None and not len(self.hidden[0])
+
     @torch.no_grad()
     def as_linear(self) -> tuple[Tensor, Tensor] | None:
         """Weights [species, n_out, F] of the features and constants [species, n_out]; None for nets with hidden layers."""
-        if self.shift is None or len(self.hidden[0]):
+        if not self.is_linear():
             return None
         weights = torch.stack([layer.weight for layer in self.last]) * self.scale[:, None] * self.inverse[:, None]
         constants = self.bias + torch.stack([layer.bias for layer in self.last]) * self.scale

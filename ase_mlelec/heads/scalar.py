@@ -69,6 +69,15 @@ class ScalarHead(Head):
         sizes = features.square().sum(dim=1) / self.lengths[environment.species] ** 2
         return energies + self.corrections[environment.species] * torch.exp(-sizes)
 
+    def with_slopes(self, environment: Environment) -> tuple[Tensor, Tensor] | None:
+        """Energies [C] and their derivatives [C, F] by the features, without a graph; None where there is no short way."""
+        keeps = self.lone or environment.kept is not None
+        return None if keeps else self.nets.with_slopes(environment.features.detach(), environment.species)
+
+    def is_linear(self) -> bool:
+        """Whether the energy is linear in the features."""
+        return not self.lone and self.nets.is_linear()
+
     def as_linear(self) -> tuple[Tensor, Tensor] | None:
         """Weights [species, F] of the features and constants [species], eV; None where the energy is not linear."""
         found = None if self.lone else self.nets.as_linear()
