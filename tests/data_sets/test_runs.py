@@ -10,6 +10,7 @@ from small_espresso import run, stored
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_all, read_frames
+from ase_mlelec.data.runs.steps import charge_of
 from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.io.espresso.common import EspressoError
 
@@ -33,6 +34,13 @@ def test_labels_are_those_of_read_pw(name, which, tmp_path):
     assert ("forces" in frame.labels) == (found.forces is not None)
     if found.stress is not None:
         assert np.allclose(frame.labels["virial"], -found.stress * frame.atoms.get_volume())
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_charged_cells_are_told(which, tmp_path):
+    with pytest.warns(UserWarning, match="the cell has a charge of 1 e, on which its energy depends"):
+        read_frames(write("charged", tmp_path, which))
+    assert all(charge_of(text) == 0 for name, texts in STORED.items() if name != "charged" for text in texts[:2])
 
 
 def test_folders(tmp_path):

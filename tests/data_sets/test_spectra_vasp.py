@@ -84,6 +84,9 @@ def test_without_projections(tmp_path):
         frames = read_frames(path)
         assert frames.counts == {"energy": 2, "forces": 2, "virial": 2}
         assert [frame.labels["energy"] for frame in frames] == pytest.approx([-7.0, -7.1])
+    charged = write(tmp_path / "b", example() | {"shares": None}, NELECT=7.0)
+    with pytest.warns(UserWarning, match=r"the cell has a charge of 1 e \(NELECT\), on which its energy depends"):
+        assert len(read_frames(charged)) == 2
 
 
 def test_steps_that_did_not_converge(tmp_path):

@@ -1,5 +1,6 @@
 """Runs of pw.x as data sets of energies, forces and stress, with all steps where a text has them."""
 
+import re
 import warnings
 from io import StringIO
 from os import PathLike
@@ -13,9 +14,11 @@ from ase_mlelec.data.images import from_images
 from ase_mlelec.data.runs.find import PROJECTIONS, XML, program_of
 from ase_mlelec.io.espresso.common import EspressoError, find_file
 from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, PwResult, read_pw
-from ase_mlelec.io.espresso.pw_text import MARK, is_converged, parse_pw_text, whole_steps
+from ase_mlelec.io.espresso.pw_text import MARK, SITE_ROW, is_converged, parse_pw_text, whole_steps
 from ase_mlelec.io.text import read_text
 
+CHARGED = "on which its energy depends, and which no model knows: leave neutral cells and cells of other charges apart"
+ROUNDED = 0.006  # e, of numbers with two digits
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
 NEAR = ("*.save", "*/*.save")  # folders near a text output
 
@@ -66,9 +69,43 @@ def read_run(path: str | PathLike) -> Frames:
     near = [] if file.name.startswith(XML) else [p for form in NEAR for p in file.parent.glob(f"{form}/{PROJECTIONS}")]
     if near:
         notes.append(f"bands projected on atoms lie in {near[0].parent}: give this folder to have spectra too")
+    charge = charge_of(text)
+    if charge:
+        notes.append(f"the cell has a charge of {charge:g} e, {CHARGED}")
     if notes:
         warnings.warn(f"{file}: {'; '.join(notes)}", stacklevel=4)
     return from_images(images, name=file.parent.stem if file.name.startswith(XML) else file.stem)
+
+
+def charge_of(text: str) -> float:
+    """Charge of the cell, e, from the text or the XML of pw.x; 0 where it does not tell."""
+    if found := re.search(r"<tot_charge>\s*([-+.\deE]{1,40})\s*</tot_charge>", text):
+        return _number(found[1])
+    table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:[ \t]+\S.*\n)*)", text)
+    electrons = re.search(r"number of electrons +=[ \t]*([\d.]{1,40})", text)
+    if not table or not electrons:
+        return 0.0
+    valence = {
+        name: _number(value) for name, value in re.findall(r"^\s*(\S+)\s+([\d.]{1,40})\s", table[1], re.MULTILINE)
+    }
+    start = SITE_ROW.search(text)
+    labels: list[str] = []
+    for row in SITE_ROW.finditer(text, start.start() if start else 0):
+        if row[1].isdecimal() and int(row[1][:18]) != len(labels) + 1:
+            break
+        labels.append(row[2])
+    if not set(labels) <= valence.keys():
+        return 0.0
+    charge = sum(valence[label] for label in labels) - _number(electrons[1])
+    whole = all(valence[label].is_integer() for label in labels)
+    return round(charge, 2) if labels and abs(charge) > ROUNDED * (1 if whole else len(labels)) else 0.0
+
+
+def _number(word):
+    try:
+        return float(word)
+    except ValueError:
+        return 0.0
 
 
 def _steps(text, last, converged):

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase_mlelec import units
 from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
+from ase_mlelec.data.runs.steps import CHARGED
 from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
@@ -83,6 +84,9 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
     run = read_vasprun(place.save)
     frames = _converged(place, run)
     if run.projections is None:
+        charge = _charge(run)
+        if charge:
+            warnings.warn(f"{place.save}: the cell has a charge of {charge:g} e (NELECT), {CHARGED}", stacklevel=4)
         return None, frames
     if not frames or not run.steps[-1].converged:
         raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
@@ -126,8 +130,8 @@ def _projected(place, run: Vasprun, frame: Frame) -> ProjectedRun:
             f"{place.save}: its k-points are along lines, and bands of a path are no density of states; give a run "
             "with a mesh of k-points"
         )
-    charge = sum(run.valence.get(symbol, 0) for symbol in run.symbols) - run.n_electrons
-    if abs(charge) > 1e-3 and set(run.symbols) <= run.valence.keys():
+    charge = _charge(run)
+    if charge:
         raise VaspError(
             f"{place.save}: the cell has a charge of {charge:g} e (NELECT), and spectra are filled with the electrons of "
             "neutral atoms; leave the run out"
@@ -162,6 +166,12 @@ def _projected(place, run: Vasprun, frame: Frame) -> ProjectedRun:
         settings=settings,
         normalize=True,
     )
+
+
+def _charge(run):
+    """Charge of the cell, e; 0 for a neutral one, and where valence electrons are not known."""
+    charge = sum(run.valence.get(symbol, 0) for symbol in run.symbols) - run.n_electrons
+    return charge if abs(charge) > 1e-3 and set(run.symbols) <= run.valence.keys() else 0.0
 
 
 def _number(text, otherwise):
