@@ -63,9 +63,9 @@ def picture(wavenumbers, isotropic, anisotropic):
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     titles = ("isotropic part", "anisotropic part")
     for ax, (mean, error), color, title in zip(figure.subplots(1, 2), (isotropic, anisotropic), COLORS, titles):
-        plot_spectrum(ax, wavenumbers, mean, error, label="model, 330 K", color=color)
-        shown = mean[wavenumbers > 250].max()
-        ax.set(title=title, ylabel="Raman intensity (Å$^6$ cm)", xlim=(0, 4000), ylim=(0, 1.3 * shown))
+        plot_spectrum(ax, wavenumbers, mean, error, color=color)
+        shown = (mean + error)[wavenumbers > 250].max()  # below are the slow turns of molecules, far stronger
+        ax.set(title=title, ylabel="Raman intensity (Å$^6$ cm)", xlim=(0, 4000), ylim=(0, 1.05 * shown))
     return figure
 
 

@@ -26,6 +26,7 @@ PICTURES = {
     "ice_infrared": f"07_ice_infrared.py {ICE}",
     "ice_protons": f"09_ice_structure.py {ICE}",  # of the same runs
     "water_infrared": "14_water_infrared.py --time 10",  # with --experiment FILE beside the measured one
+    "water_raman": "16_water_raman.py output/16_response/water.safetensors",  # a model of benchmarks/water_response.py
     "graphene_bands": "10_twisted_graphene.py --angles 21.79 6.01",
     "silicon_laser_pulse": "12_silicon_laser_pulse.py",
     "mos2_bands": "11_twisted_mos2.py --cells 8.95",
