@@ -3,6 +3,7 @@
 import numbers
 from collections.abc import Sequence
 
+import numpy as np
 from ase.cell import Cell
 from ase.dft.kpoints import BandPath, parse_path_string
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ def band_path(path: str | Sequence | BandPath | None, *, cell: NDArray, pbc: NDA
     Raises
     ------
     ValueError
-        For special points that the cell lacks; the message lists its special points.
+        For special points that the cell lacks; the message lists its special points. For too few points.
     """
     if isinstance(path, BandPath):
         return path
@@ -51,9 +52,15 @@ def band_path(path: str | Sequence | BandPath | None, *, cell: NDArray, pbc: NDA
                 f"cell, which are {' '.join(known)}; write for example {example}"
             )
     try:
-        return Cell(cell).bandpath(path, npoints=npoints, pbc=pbc)
+        found = Cell(cell).bandpath(path, npoints=npoints, pbc=pbc)
     except (KeyError, TypeError, ValueError, IndexError):
         raise ValueError(
             f"path: got {path!r}, need special points of this cell, which are {' '.join(known)}, or an "
             f"ase BandPath; write for example {example}"
         ) from None
+    # with few points ASE leaves out whole segments, and draws their ends at one place
+    if np.count_nonzero(np.diff(found.get_linear_kpoint_axis()[0]) == 0) > found.path.count(","):
+        raise ValueError(
+            f"npoints: got {npoints}, too few for a point within each part of the path {found.path}; ask for more"
+        )
+    return found

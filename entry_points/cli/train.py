@@ -58,15 +58,18 @@ def ending(config: "Config") -> str:
     lines = [f"Model: {path}"]
     if curves:
         lines.append(f"Learning curves: {', '.join(map(str, curves))}")
+    name = shlex.quote(str(path))
+    drawn = config.ldos is None and config.hamiltonian is None
+    picture = (" --plot parity.png", ", with a picture") if drawn else ("", "")
     lines += [
         "Next:",
-        f"  mlelec test {shlex.quote(str(path))} DATA --plot parity.png    errors on other structures, with a picture",
-        f"  mlelec info {shlex.quote(str(path))}    what the model holds",
+        f"  mlelec test {name} DATA{picture[0]}    errors on other structures{picture[1]}",
+        f"  mlelec info {name}    what the model holds",
     ]
-    if config.dos is not None:
-        lines.append(
-            f"  mlelec dos {shlex.quote(str(path))} STRUCTURE --plot dos.png    its density of states, Fermi level, gap"
-        )
+    if config.dos is not None or config.ldos is not None:
+        lines.append(f"  mlelec dos {name} STRUCTURE --plot dos.png    its density of states, Fermi level, gap")
+    if config.hamiltonian is not None:
+        lines.append(f"  mlelec bands STRUCTURE --model {name} --plot bands.png    its bands, with error bars")
     if curves:
         lines.append("  the same command with more steps or minutes continues this training")
     return "\n".join(lines)

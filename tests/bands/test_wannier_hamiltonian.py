@@ -194,6 +194,13 @@ def test_lowest_bands_and_bad_choices():
         found.hk([0, 0, 0])
 
 
+def test_few_points():
+    """With nine points ASE leaves out a segment of this path, whose ends would be drawn at one place."""
+    with pytest.raises(ValueError, match="npoints: got 9, too few for a point within each part of the path GMKG; ask"):
+        pi_bands().band_structure("GMKG", npoints=9)
+    assert pi_bands().band_structure("GM,KG", npoints=9).energies.shape == (1, 9, 2)
+
+
 def test_default_path_of_a_layer():
     """Elements of rounding between the images of a layer do not make its path one of three dimensions."""
     flat = pi_bands()

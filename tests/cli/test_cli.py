@@ -15,9 +15,11 @@ from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bundle, load_model
 from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
+from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec_entry_points.cli.main import main
 from ase_mlelec_entry_points.cli.test import differences
+from ase_mlelec_entry_points.cli.train import ending
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,19 @@ def test_test(folder, capsys):
         capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"
     )
     assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+
+
+@pytest.mark.parametrize(
+    "section, command",
+    [("hamiltonian", "bands STRUCTURE --model m.safetensors"), ("ldos", "dos m.safetensors STRUCTURE")],
+)
+def test_what_follows_a_training(section, command, tmp_path, monkeypatch):
+    """The commands that are proposed suit the quantity: no picture of the errors where there is none."""
+    monkeypatch.chdir(tmp_path)
+    table = {"data": {"files": ["x.h5"]}, section: {}, "output": {"model": "m.safetensors"}}
+    table |= {"bispectrum": {}} if section == "ldos" else {}
+    lines = ending(parse_config(table)).splitlines()
+    assert not [line for line in lines if "parity" in line] and [line for line in lines if f"mlelec {command}" in line]
 
 
 def test_energies_of_pictures():

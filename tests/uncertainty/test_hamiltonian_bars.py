@@ -122,7 +122,7 @@ def test_file_and_command(graphene, tmp_path, capsys):
     wanted = WannierTBCalculator(model, on_extrapolation="ignore").get_uncertainty("eigenvalues", atoms=atoms)
     np.testing.assert_array_equal(again, wanted)
     write(tmp_path / "atoms.xyz", atoms, format="extxyz")
-    command = ["bands", str(tmp_path / "atoms.xyz"), "--model", str(path), "--points", "6", "--plot", str(picture)]
+    command = ["bands", str(tmp_path / "atoms.xyz"), "--model", str(path), "--points", "12", "--plot", str(picture)]
     assert main(command) == 0
     assert "standard deviations of the bands" in capsys.readouterr().out and picture.stat().st_size > 5000
 

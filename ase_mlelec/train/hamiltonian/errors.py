@@ -14,6 +14,8 @@ from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
 
+ALIKE = 1e-4  # eV; of elements that vary by less, such as those of equivalent atoms, R2 says nothing
+
 
 def hamiltonian_errors(model: Model, frames: Iterable[HamiltonianFrame]) -> dict[str, float]:
     """Errors of a model on HamiltonianFrames: all matrix elements, and bands of cells up to 300 functions.
@@ -95,7 +97,7 @@ def _summary(columns, bands):
             continue
         result[f"hamiltonian_{name}_mae_meV"] = 1000 * float((mine - truth).abs().mean())
         spread = float((truth - truth.mean()).square().sum())
-        if spread > 0:
+        if spread > len(truth) * ALIKE**2:
             result[f"hamiltonian_{name}_r2"] = 1 - float((mine - truth).square().sum()) / spread
         large = truth.abs() > 1e-3
         if name in ("all", "inter") and bool(large.any()):
