@@ -85,9 +85,12 @@ def run_loop(
     run = Run(problem, schedule, steps, checkpoint, seconds=seconds, patience=patience, unit=unit, identity=identity)
     run.interval, run.keep, run.curve = interval, keep, curve
     files = {"checkpoint": checkpoint, "learning curve": curve}
+    about = dict(getattr(problem, "about", {}))
+    if about:
+        about["errors"] = f"of a step / {'of what is watched' if problem.watched else 'of all training data'}"
     log.block(
         f"training {getattr(problem, 'title', '')}".rstrip(),
-        log.about | getattr(problem, "about", {}) | {name: str(path or "") for name, path in files.items()},
+        log.about | about | {name: str(path or "") for name, path in files.items()},
     )
     if run.told:
         log.tell(run.told)
