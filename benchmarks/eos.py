@@ -4,6 +4,10 @@ Settings of DFT: LDA, norm-conserving pseudopotentials as in the training data; 
 20 Ry and 12x12x12 with smearing of 0.02 Ry (Marzari-Vanderbilt). Both sides go through the same functions: eleven volumes
 within 6 % of the DFT volume, Birch-Murnaghan of third order.
 
+Beta-tin silicon is a metal, whose energy depends on the temperature of the electrons: it has the 2000 K of the labels of
+`si`, a mesh of 18x18x18 and, at each volume, the ratio c/a of lowest energy; it is compared with diamond at 2000 K and
+8x8x8.
+
     python benchmarks/eos.py FOLDER --pseudo /usr/share/espresso/pseudo [--out benchmarks/EOS.md]
 
 FOLDER keeps what is done; the same command goes on after an interruption.
@@ -12,6 +16,7 @@ FOLDER keeps what is done; the same command goes on after an interruption.
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +26,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.espresso import Espresso, EspressoProfile
-from ase.units import GPa
+from ase.units import GPa, Ry, kB
 from hashes import models_line
 
 import ase_mlelec
@@ -30,10 +35,18 @@ from ase_mlelec.analysis.mechanics import energy_volume, relaxed, strained
 from ase_mlelec.physics import eos
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "examples" / "dft"))
+from silicon_lattices import beta_tin
+
 MODELS = Path(ase_mlelec.__file__).parent / "pretrained"
+TIN = "Si, beta-tin"
 SMEARED = {"occupations": "smearing", "smearing": "mv", "degauss": 0.02}
+HOT = {"occupations": "smearing", "smearing": "fermi-dirac", "degauss": 2000.0 * kB / Ry}
+RATIOS = np.linspace(0.50, 0.60, 6)  # c/a of beta-tin, between which energies are a polynomial of third degree
 CRYSTALS = {  # structure, pseudopotential, k-points, shift, system of pw.x
     "Si": (bulk("Si", a=5.405), "Si.pz-vbc.UPF", 6, 1, {"ecutwfc": 24.0}),
+    "Si, electrons at 2000 K": (bulk("Si", a=5.405), "Si.pz-vbc.UPF", 8, 0, {"ecutwfc": 24.0, **HOT}),
+    TIN: (beta_tin(2, 14.7, 0.55), "Si.pz-vbc.UPF", 18, 0, {"ecutwfc": 24.0, **HOT}),
     "Al": (bulk("Al", a=3.962), "Al.pz-vbc.UPF", 12, 0, {"ecutwfc": 20.0, **SMEARED}),
 }
 STRAIN = 0.005
@@ -70,43 +83,65 @@ def main() -> None:
     arguments.out.write_text("\n".join(report(found, constants)) + "\n", encoding="utf-8")
 
 
-def dft(symbol: str, folder: Path, arguments: argparse.Namespace) -> Espresso:
+def dft(name: str, folder: Path, arguments: argparse.Namespace) -> Espresso:
     """Calculator of pw.x for a crystal."""
-    _, pseudo, k, shift, system = CRYSTALS[symbol]
+    atoms, pseudo, k, shift, system = CRYSTALS[name]
     return Espresso(
         profile=EspressoProfile(arguments.command, str(arguments.pseudo)),
         directory=folder,
-        pseudopotentials={symbol: pseudo},
+        pseudopotentials={atoms.symbols[0]: pseudo},
         kpts=(k, k, k),
         koffset=(shift, shift, shift),
         input_data={"control": {"tprnfor": True, "tstress": True}, "system": system, "electrons": {"conv_thr": 1e-10}},
     )
 
 
-def shipped(symbol: str) -> Any:
+def shipped(name: str) -> Any:
     """Calculator of the shipped model."""
-    return DeepPotCalculator("si") if symbol == "Si" else MLDFTCalculator("al")
+    return MLDFTCalculator("al") if name == "Al" else DeepPotCalculator("si")
 
 
-def curve(symbol: str, make: Callable) -> dict:
-    """Equation of state of a crystal, per atom."""
-    calc = make()
-    atoms = CRYSTALS[symbol][0].copy()
+def curve(name: str, make: Callable) -> dict:
+    """Equation of state of a crystal, per atom; of beta-tin with the mean c/a at its lowest energies."""
+    calc, more = make(), {}
+    atoms = CRYSTALS[name][0].copy()
     if isinstance(calc, MLDFTCalculator):  # its smallest cells in training have four atoms
-        atoms = bulk(symbol, a=atoms.cell.lengths()[0] * 2**0.5, cubic=True)
+        atoms = bulk(name, a=atoms.cell.lengths()[0] * 2**0.5, cubic=True)
     atoms.calc = calc
-    points = energy_volume(atoms)
-    found, n = eos.fit(points.volumes, points.energies), len(atoms)
-    return {
+    if name == TIN:
+        volumes, energies, ratios = of_beta_tin(atoms)
+        more["ratio"] = float(np.mean(ratios))
+    else:
+        volumes, energies, _ = energy_volume(atoms)
+    found, n = eos.fit(volumes, energies), len(atoms)
+    return more | {
+        "energy": found.e0 / n,
         "volume": found.v0 / n,
         "volume_error": found.errors[0] / n,
         "bulk_modulus": found.bulk_modulus / GPa,
         "bulk_modulus_error": found.errors[2] / GPa,
         "derivative": found.derivative,
         "derivative_error": found.errors[3],
-        "volumes": (points.volumes / n).tolist(),
-        "energies": ((points.energies - found.e0) / n).tolist(),
+        "volumes": (volumes / n).tolist(),
+        "energies": ((energies - found.e0) / n).tolist(),
     }
+
+
+def of_beta_tin(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Volumes, and at each the lowest energy of all c/a and where it is."""
+    volumes = atoms.get_volume() * np.linspace(0.94, 1.06, 11)
+    energies, ratios = [], []
+    for volume in volumes:
+        of_ratios = []
+        for ratio in RATIOS:
+            new = beta_tin(len(atoms), volume / len(atoms), ratio)
+            new.calc = atoms.calc
+            of_ratios.append(new.get_potential_energy())
+        polynomial = np.polynomial.Polynomial.fit(RATIOS, of_ratios, 3)
+        places = np.linspace(RATIOS[0], RATIOS[-1], 1001)
+        ratios.append(places[polynomial(places).argmin()])
+        energies.append(polynomial(places).min())
+    return volumes, np.array(energies), np.array(ratios)
 
 
 def elastic(calc: Any) -> dict:
@@ -156,6 +191,16 @@ def report(found: dict, constants: dict) -> list[str]:
             rms = 1000 * np.sqrt(np.mean((np.array(row["energies"]) - found[symbol, "DFT"]["energies"]) ** 2))
             lines.append(f"| {symbol} | difference | " + " | ".join(f"{ratio:+.2f} %" for ratio in ratios) + " |")
             lines.append(f"| {symbol} | energies above the minimum | {rms:.2f} meV/atom rms | | |")
+    hot = "Si, electrons at 2000 K"
+    above = {side: 1000 * (found[TIN, side]["energy"] - found[hot, side]["energy"]) for side in ("DFT", "model")}
+    lines += [
+        "",
+        "| beta-tin silicon | DFT | `si` | difference |",
+        "|---|---|---|---|",
+        f"| energy above diamond (meV/atom) | {above['DFT']:.1f} | {above['model']:.1f} | "
+        f"{above['model'] - above['DFT']:+.1f} |",
+        "| mean c/a | " + " | ".join(f"{found[TIN, side]['ratio']:.4f}" for side in ("DFT", "model")) + " | |",
+    ]
     lines += ["", "| silicon | DFT (GPa) | `si` (GPa) | difference |", "|---|---|---|---|"]
     for name in ("C11", "C12", "C44", "C44 clamped"):
         ours, theirs = constants["model"][name], constants["DFT"][name]

@@ -5,6 +5,8 @@
     python silicon.py sample large.extxyz --model si --large  # the same with 32 and 64 atoms
     python silicon.py sample oblique.extxyz --model si --oblique  # crystals in 2x2x2 primitive cells
     python silicon.py sample dense.extxyz --dense             # compressed lattices and crowds, up to 8 times the density
+    python silicon.py sample lattices.extxyz --lattices       # beta-tin, strained diamond, waves
+    python silicon.py sample glass.extxyz --model si --glass  # quenched by a model
     python silicon.py label first.extxyz work --part 0/2      # DFT; one file per structure, skips what is done
     python silicon.py collect work silicon.h5                 # one compressed data set; adds to one that is there
     python silicon.py pulay work silicon_pulay.csv            # the part that the stress of pw.x lacks at this cutoff
@@ -33,8 +35,23 @@ from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from silicon_lattices import (
+    DENSE,
+    DENSE_PLAN,
+    DENSE_SPACING,
+    GLASS_PLAN,
+    LATTICE_PLAN,
+    LATTICE_SPACING,
+    LATTICES,
+    TIN_SPACING,
+    dense_snapshot,
+    glass_snapshot,
+    lattice_mesh,
+    lattice_snapshot,
+    shortest_distance,
+    spaced,
+)
 from stillinger_weber import StillingerWeber
-from vesin import NeighborList
 
 from ase_mlelec import DeepPotCalculator
 from ase_mlelec.data.batches import Frame, Frames, read_hdf5, write_hdf5
@@ -68,16 +85,8 @@ LARGE_PLAN = [
 # crystals in 2x2x2 primitive cells, which have the waves of the points X and L; forces and stress alone: at 3^3 k points
 # the energy is 9.7 meV/atom above that of 4^3, forces differ by 4 meV/Å and stress by 0.05 GPa (oblique-16-300K-984)
 OBLIQUE_PLAN = [("oblique", 16, (300, 700, 1100, 1500), -1.0, 7.0, 4, 984)]
-# compressed, linear scale of 20 Å^3 per atom from, to: the repulsion of many atoms, in which nets know no bounds
-DENSE_PLAN = [
-    ("diamond", 8, (0,), 0.96, 0.49, 24, 860),
-    ("packed", 8, (0,), 1.00, 0.50, 24, 890),  # those above 11 Å^3 were left out: metals at this k mesh
-    ("crowd", 8, (0,), 0.95, 0.50, 24, 920),
-]
-DENSE = tuple(phase for phase, *_ in DENSE_PLAN)  # no DOS of them: their bands are wider than the grid
-WITHOUT_DOS = (*DENSE, "oblique")
+WITHOUT_DOS = (*DENSE, *LATTICES, "glass", "oblique")
 DENSEST = 9.0  # Å^3 per atom, of those that train
-DENSE_SPACING = 0.35  # 1/Å, of the k mesh
 PULAY_STRUCTURES = ("static-8-10K-001", "solid-8-1500K-136", "liquid-8-2000K-324", "liquid-8-1900K-760")
 PULAY_CUTOFFS = (19.0, 21.0)  # Ry
 PULAY_VIRIAL = 0.115  # eV/atom, their mean in silicon_pulay.csv
@@ -159,44 +168,6 @@ def model_snapshot(phase, n_atoms, temperature, pressure, seed, calculator):
     return None if shortest_distance(atoms) < 1.9 else atoms
 
 
-def dense_snapshot(phase, n_atoms, temperature, scale, seed):
-    """A compressed lattice with small displacements, or a crowd of atoms that keep a little distance."""
-    rng = np.random.default_rng(seed)
-    lattice = "diamond" if phase == "diamond" else ("sc", "bcc", "fcc", "betatin")[seed % 4]
-    atoms = {
-        "diamond": lambda: bulk("Si", "diamond", a=1.0, cubic=True),
-        "sc": lambda: bulk("Si", "sc", a=1.0) * (2, 2, 2),
-        "bcc": lambda: bulk("Si", "bcc", a=1.0, cubic=True) * (1, 2, 2),
-        "fcc": lambda: bulk("Si", "fcc", a=1.0, cubic=True) * (1, 1, 2),
-        "betatin": lambda: (
-            Atoms(
-                "Si4",
-                scaled_positions=[(0, 0, 0), (0, 0.5, 0.25), (0.5, 0.5, 0.5), (0.5, 0, 0.75)],
-                cell=(1, 1, 0.55),
-                pbc=True,
-            )
-            * (1, 1, 2)
-        ),
-    }[lattice]()
-    size = (20.0 * n_atoms / atoms.get_volume()) ** (1 / 3) * scale
-    shear = rng.normal(0, 0.02, (3, 3))
-    atoms.set_cell(size * atoms.cell.array @ (np.eye(3) + (shear + shear.T) / 2), scale_atoms=True)
-    if phase != "crowd":
-        atoms.rattle(rng.choice([0.0, 0.02, 0.06]) * scale, rng=rng)
-        return atoms
-    closest = 0.62 * (20.0 ** (1 / 3)) * scale  # as close as very hot atoms come at this density
-    while True:
-        trial = atoms.copy()
-        trial.rattle(0.35 * scale, rng=rng)
-        if shortest_distance(trial) > closest:
-            return trial
-
-
-def shortest_distance(atoms):
-    (found,) = NeighborList(cutoff=4.0, full_list=True).compute(atoms.positions, atoms.cell.array, True, "d")
-    return found.min()
-
-
 def sample(path, make, plan):
     """Write the structures of ``plan`` made by ``make`` (snapshot or model_snapshot)."""
     done = {atoms.info["name"] for atoms in read(path, ":")} if Path(path).exists() else set()
@@ -227,7 +198,9 @@ def meshes(atoms):
     if atoms.info["phase"] == "oblique":
         return ((3, 3, 3),) * 2
     if atoms.info["phase"] in DENSE:
-        return (tuple(int(n) for n in np.ceil(atoms.cell.reciprocal().lengths() * 2 * np.pi / DENSE_SPACING)),) * 2
+        return (spaced(atoms, DENSE_SPACING),) * 2
+    if atoms.info["phase"] in LATTICES:
+        return (lattice_mesh(atoms),) * 2
     repeat = np.array(REPEAT[len(atoms)])
     liquid = atoms.info["phase"] == "liquid" and len(atoms) < 64
     cold = atoms.info["phase"] != "liquid" and atoms.info["temperature"] < 600
@@ -325,9 +298,11 @@ def role(name, volume):
     phase, n_atoms, _, seed = name.split("-")
     if phase in DENSE:  # beyond, a model's repulsive core replaces its energy; lattices of metals are tests alone
         return "support" if phase != "packed" and volume > DENSEST and int(seed) % 6 != 5 else "dense"
+    if phase in LATTICES:  # every sixth is a test
+        return "train" if int(seed) % 6 != 5 else "tin" if phase == "tin" else "lattice"
     if phase == "core":
         return "support"
-    if int(seed) >= 700:
+    if phase == "glass" or int(seed) >= 700:
         return "train"
     if int(n_atoms) > 8:  # larger cells test whether what was learnt on small ones is extensive
         return "size"
@@ -368,7 +343,8 @@ def collect(work, target):
         "ecutwfc_Ry": CUTOFF,
         "kpoints_energy": "per 8 atoms: 4x4x4 for crystals and 64-atom cells, 6x6x6 for other liquids; "
         "3x3x3 for 2x2x2 primitive cells, which have no energies; "
-        f"{DENSE_SPACING} 1/Å for compressed structures",
+        f"{DENSE_SPACING} 1/Å for compressed structures, {LATTICE_SPACING} 1/Å for diamond in cells of 2 and 4 atoms; "
+        f"{TIN_SPACING[2]} 1/Å for beta-tin, {TIN_SPACING[4]} 1/Å in its cells of 4 atoms",
         "kpoints_dos": "6x6x6 per 8 atoms, 8x8x8 for solids below 600 K",
         "smearing": "Fermi-Dirac",
         "electronic_temperature_K": ELECTRONIC_TEMPERATURE,
@@ -456,6 +432,8 @@ def main():
     command = commands.add_parser("sample")
     command.add_argument("structures")
     command.add_argument("--dense", action="store_true", help="compressed lattices and crowds")
+    command.add_argument("--lattices", action="store_true", help="beta-tin, strained diamond and waves")
+    command.add_argument("--glass", action="store_true", help="glasses, with a model")
     command.add_argument("--model", help="sample from this model's own MD instead of Stillinger-Weber")
     command.add_argument("--large", action="store_true", help="cells of 32 and 64 atoms, with a model")
     command.add_argument("--oblique", action="store_true", help="crystals in 2x2x2 primitive cells, with a model")
@@ -477,12 +455,16 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "sample":
-        if arguments.model:
+        if arguments.model and arguments.glass:
+            make = partial(glass_snapshot, calculator=DeepPotCalculator(arguments.model))
+            sample(arguments.structures, make, GLASS_PLAN)
+        elif arguments.model:
             make = partial(model_snapshot, calculator=DeepPotCalculator(arguments.model))
             plan = LARGE_PLAN if arguments.large else OBLIQUE_PLAN if arguments.oblique else MODEL_PLAN
             sample(arguments.structures, make, plan)
-        elif arguments.dense:
-            sample(arguments.structures, dense_snapshot, DENSE_PLAN)
+        elif arguments.dense or arguments.lattices:
+            make, plan = (dense_snapshot, DENSE_PLAN) if arguments.dense else (lattice_snapshot, LATTICE_PLAN)
+            sample(arguments.structures, make, plan)
         else:
             sample(arguments.structures, partial(snapshot, calculator=StillingerWeber()), PLAN)
     elif arguments.command == "label":
