@@ -298,8 +298,8 @@ def role(name, volume):
     phase, n_atoms, _, seed = name.split("-")
     if phase in DENSE:  # beyond, a model's repulsive core replaces its energy; lattices of metals are tests alone
         return "support" if phase != "packed" and volume > DENSEST and int(seed) % 6 != 5 else "dense"
-    if phase in LATTICES:  # every sixth is a test
-        return "train" if int(seed) % 6 != 5 else "tin" if phase == "tin" else "lattice"
+    if phase in LATTICES:  # with a weight of its own in training; every sixth is a test
+        return "crystal" if int(seed) % 6 != 5 else "tin" if phase == "tin" else "lattice"
     if phase == "core":
         return "support"
     if phase == "glass" or int(seed) >= 700:
