@@ -213,6 +213,13 @@ def with_section(text, name):
     return former.sub(lambda _: "\n".join(section(name)), text, count=1)
 
 
+def public(arguments):
+    """Lines of the section on the public silicon set."""
+    head = [*HEAD, "energy error, meV/atom", "energy bar, meV/atom", "median of the largest leverage"]
+    title = f"## Forces (eV/Å) of `si` on the public silicon set, one structure in {arguments.every}"
+    return [title, "", *table(head, of_public(arguments.public, arguments.every))]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
@@ -221,7 +228,12 @@ def main():
     arguments = parser.parse_args()
     if arguments.only:
         path = HERE / "UNCERTAINTY.md"
-        path.write_text(with_section(path.read_text(encoding="utf-8"), arguments.only), encoding="utf-8")
+        text = with_section(path.read_text(encoding="utf-8"), arguments.only)
+        if arguments.public:
+            text = re.sub(
+                r"## Forces .*?(?=\n## )", lambda _: "\n".join(public(arguments)) + "\n", text, flags=re.DOTALL
+            )
+        path.write_text(text, encoding="utf-8")
         return
     lines = [
         "# Error bars",
@@ -239,13 +251,7 @@ def main():
     if load_model("al").posteriors:
         lines += ["", f"## `al` ({hash_of('al')})", "", calibrated("al")]
     if arguments.public:
-        head = [*HEAD, "energy error, meV/atom", "energy bar, meV/atom", "median of the largest leverage"]
-        lines += [
-            "",
-            f"## Forces (eV/Å) of `si` on the public silicon set, one structure in {arguments.every}",
-            "",
-            *table(head, of_public(arguments.public, arguments.every)),
-        ]
+        lines += ["", *public(arguments)]
     lines += ["", "## Cost (ms), 64 atoms of silicon", "", COST]
     lines += ["", *table(["", "time", "relative"], of_costs("si", bulk("Si", cubic=True) * 2))]
     (HERE / "UNCERTAINTY.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

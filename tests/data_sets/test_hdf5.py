@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "data"
     "kind, path, length, fingerprint",
     [
         (read_hdf5, TESTS / "frames_1.h5", 2, "997d537020016b9c"),
-        (read_hdf5, EXAMPLES / "silicon.h5", 338, "308922b2b265f094"),
+        (read_hdf5, EXAMPLES / "silicon.h5", 395, "7b36da50064bdce4"),
         (Snapshots, EXAMPLES / "aluminium.h5", 141, "028aa875e41a00e4"),
         (Hamiltonians, EXAMPLES / "graphene.h5", 23, "2f29be020b90e3a3"),
     ],

@@ -1,12 +1,14 @@
 """Numbers of the shipped models on small structures, in float64, for comparison with later versions of the code.
 
-    python tests/reference/shipped_numbers.py       # writes tests/data/shipped_numbers.json
+    python tests/reference/shipped_numbers.py           # writes tests/data/shipped_numbers.json
+    python tests/reference/shipped_numbers.py si        # those of one model
 
 Written with version 0.1.0, before the layout of the package changed.  Write it again only where a model is replaced.
 """
 
 import hashlib
 import json
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -117,4 +119,6 @@ def file_hash(name):
 
 
 if __name__ == "__main__":
-    PATH.write_text(json.dumps({name: {"file": file_hash(name), **numbers(name)} for name in CASES}) + "\n")
+    kept = json.loads(PATH.read_text()) if sys.argv[1:] else {}
+    made = {name: {"file": file_hash(name), **numbers(name)} for name in sys.argv[1:] or CASES}
+    PATH.write_text(json.dumps(kept | made) + "\n")
