@@ -78,14 +78,12 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     given, config = config, with_places(settled(config, parts["train"]), parts)
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
-    sum_rule = ""
     if config.dipole:
         parts = settle_parts(parts, described, config.dipole.centers)
-        sum_rule = told_of_sum_rule(parts["train"], described)
     chosen: dict[str, Any] = {}  # by the closed forms
     (config.folder / config.output.model).parent.mkdir(parents=True, exist_ok=True)
     log = begin_log(parts, config, progress)
-    if sum_rule:
+    if config.dipole and (sum_rule := told_of_sum_rule(parts["train"], described)):
         log.tell(sum_rule)
     config = with_tried_cutoff(given, config, parts["train"], _directed_errors, log.tell)
     references = reference_energies(parts, config, progress=log.show)
