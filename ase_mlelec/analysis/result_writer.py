@@ -198,8 +198,10 @@ class ResultWriter:
                         f"{self.path} has format version {header.get(key)}, this version writes {value}; "
                         "update ase-mlelec, or give another file"
                     )
+            elif key == "settings" and key not in header:  # former versions, and recorders of runs in which they change
+                continue
             elif header.get(key) != value:
-                told = "" if key == "model" else f" ({header.get(key)}, not {value})"
+                told = "" if key == "model" else f" ({_unlike(header.get(key), value)})"
                 other = "other" if key.endswith("s") else "another"
                 raise ValueError(f"{self.path} was written with {other} {key.replace('_', ' ')}{told}; {ANEW}")
         if not np.array_equal(known.get("energy_grid", ()), () if self._grid is None else self._grid):
@@ -294,6 +296,14 @@ def _reserve(path, source, room):
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                     raise
+
+
+def _unlike(one, other):
+    """What differs, as text; of dicts the entries that do."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = [name for name in one | other if one.get(name) != other.get(name)]
+        return ", ".join(f"{name} {one.get(name)}, not {other.get(name)}" for name in names)
+    return f"{one}, not {other}"
 
 
 def _listed(numbers):

@@ -13,6 +13,7 @@ Results are numbers or arrays of numbers. In a file they are HDF5 datasets with 
 
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -34,6 +35,7 @@ from ase_mlelec.data.structures import structures
 from ase_mlelec.deprecated import former_names
 from ase_mlelec.quantities import LABELS
 
+IMMATERIAL = {"model", "device", "dtype", "skin", "on_extrapolation"}  # parameters that change rounding or names alone
 BARS = "_uncertainty"  # end of the names of standard deviations
 ATOMS_PER_BATCH = 1024  # small structures are evaluated together up to this size
 
@@ -89,7 +91,7 @@ def evaluate(
     ------
     ValueError
         For unknown quantities, quantities that are not numbers, and an ``out`` of other structures, quantities or
-        another model, that is damaged, or that another program is writing.
+        settings of the calculator, or another model, that is damaged, or that another program is writing.
     OSError
         Where it cannot be written.
     """
@@ -102,7 +104,7 @@ def evaluate(
         _evaluate(calc, images, quantities, batch_size, rows.extend, None, progress)
         return stacked(rows)
     if processes.rank() == 0:
-        with writer_of(out, names, calc, resume) as writer:
+        with writer_of(out, names, calc, resume, settings=_settings(calc)) as writer:
             _evaluate(calc, images, quantities, batch_size, writer.append, writer, progress)
             writer.begin()
     else:
@@ -127,9 +129,21 @@ def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
                 bar.update(len(rows))
 
 
-def writer_of(path: str | PathLike, names: Iterable[str], calc: Calculator, resume: bool) -> ResultWriter:
+def _settings(calc):
+    """Parameters of a calculator that decide its results, dict of JSON types: temperatures, fields, weights and so on."""
+    found = calc.todict() if hasattr(calc, "todict") else {}
+    plain = json.loads(json.dumps(found, default=lambda each: each.tolist() if hasattr(each, "tolist") else str(each)))
+    # the text of an object without one of its own has its place in memory, another in each process
+    return {name: value for name, value in plain.items() if name not in IMMATERIAL and " at 0x" not in str(value)}
+
+
+def writer_of(
+    path: str | PathLike, names: Iterable[str], calc: Calculator, resume: bool, *, settings: dict | None = None
+) -> ResultWriter:
+    """ResultWriter of the results of a calculator; ``settings`` of an existing file have to agree."""
     grid = getattr(calc, "relative_energies", calc.energies) if hasattr(calc, "get_dos") else None  # type: ignore[attr-defined]
     header = {"quantities": list(names), "calculator": type(calc).__name__, "model": getattr(calc, "metadata", {})}
+    header |= {} if settings is None else {"settings": settings}
     return ResultWriter(path, header, grid, resume)
 
 

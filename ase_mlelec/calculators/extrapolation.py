@@ -148,6 +148,8 @@ class Extrapolation:
         return torch.maximum(surroundings, neighbors)
 
     def _tell(self, surroundings, neighbors, structures):
+        if not len(neighbors):  # no centers, such as a molecule of hydrogen for a model of water
+            return
         whole, n = float(structures.max()), len(neighbors)
         if whole > STRUCTURES:
             self.found("structure", _message("a structure as a whole is", whole))

@@ -144,6 +144,26 @@ def test_resume(calc, images, tmp_path, calls):
     assert len(calls) == 5
 
 
+def test_other_settings_of_the_calculator(tmp_path):
+    """Rows of one file are of one temperature and of the same weights; files of former versions do not tell."""
+    calc, out = DeepDOSCalculator("si", device="cpu"), tmp_path / "run.h5"
+    images = [bulk("Si") for _ in range(3)]
+    for k, atoms in enumerate(images):
+        atoms.rattle(0.05, seed=k)
+    evaluate(calc, images[:2], ["fermi_level"], out=out, progress=False)
+    hot = DeepDOSCalculator("si", device="cpu", electronic_temperature=1000)
+    with pytest.raises(
+        ValueError, match=r"other settings \(electronic_temperature 2000.0, not 1000.0\); give another file"
+    ):
+        evaluate(hot, images, ["fermi_level"], out=out, progress=False)
+    with pytest.raises(ValueError, match=r"other settings \(weights "):
+        evaluate(DeepDOSCalculator(["si", "si"], device="cpu"), images, ["fermi_level"], out=out, progress=False)
+    out.unlink()
+    with trajectory.writer_of(out, ["fermi_level"], calc, True):  # as former versions began it
+        pass
+    assert len(evaluate(hot, images, ["fermi_level"], out=out, progress=False)["fermi_level"]) == 3
+
+
 def test_failure_keeps_what_is_finished(calc, images, tmp_path):
     out = tmp_path / "run.h5"
     broken = [*images[:2], random_atoms("Cu", cell=[4, 4, 4]), *images[2:]]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 from ase.calculators.harmonic import SpringCalculator
 from ase.spacegroup import Spacegroup, crystal
@@ -396,3 +397,12 @@ def test_beside_other_calculators():
     forces, moment = atoms.get_forces(), atoms.get_dipole_moment()
     assert_close(forces, DeepPotCalculator(energy).get_property("forces", atoms), 1e-13)
     assert moment.shape == (3,) and "stress" in atoms.calc.implemented_properties
+
+
+def test_no_centers():
+    """Hydrogen alone has no centroid; the dipole of this charged structure refers to the origin."""
+    hydrogen = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])
+    hydrogen.calc = DeepWannierCalculator("water", device="cpu")
+    with pytest.warns(UserWarning, match="unlike the training data"):
+        assert np.isfinite(hydrogen.get_potential_energy())
+        np.testing.assert_allclose(hydrogen.get_dipole_moment(), [0, 0, 0.8])
