@@ -403,6 +403,6 @@ def test_no_centers():
     """Hydrogen alone has no centroid; the dipole of this charged structure refers to the origin."""
     hydrogen = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])
     hydrogen.calc = DeepWannierCalculator("water", device="cpu")
-    with pytest.warns(UserWarning, match="unlike the training data"):
+    with pytest.warns(UserWarning):  # of its range, and of atoms closer than those of the training data
         assert np.isfinite(hydrogen.get_potential_energy())
         np.testing.assert_allclose(hydrogen.get_dipole_moment(), [0, 0, 0.8])
