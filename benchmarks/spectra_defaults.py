@@ -125,10 +125,10 @@ def spread(frames, keys):
     found = {}
     for key in keys:
         label = labels.get(key)
-        if label is None or label not in frames[0].labels:
+        if label is None or label not in frames.counts:
             continue
         train_rows, test_rows = (
-            np.concatenate([_rows(frame, label) for frame in frames if frame.group == group])
+            np.concatenate([_rows(frame, label) for frame in frames if frame.group == group and label in frame.labels])
             for group in ("train", "test")
         )
         found[key] = float(np.sqrt(np.mean((test_rows - train_rows.mean(axis=0)) ** 2)))
