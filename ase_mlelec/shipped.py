@@ -16,7 +16,7 @@ def list_models(folder=PRETRAINED) -> list[str]:
     Examples
     --------
     >>> list_models()
-    ['al', 'graphene', 'ice', 'mgo', 'mos2', 'si', 'water']
+    ['al', 'graphene', 'ice', 'mgo', 'mos2', 'si', 'si_hot', 'water']
     """
     return sorted(path.name.removesuffix(SUFFIX) for path in folder.iterdir() if path.name.endswith(SUFFIX))
 

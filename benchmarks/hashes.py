@@ -26,7 +26,7 @@ def weights_hash(model):
     """Hash of the arrays of descriptors and heads: all that results depend on within the training data."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if name.split(".")[0] in ("descriptor", "electronic", "pairs", "heads"):
+        if name.split(".")[0] in ("descriptor", "electronic", "pairs", "heads", "hot"):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

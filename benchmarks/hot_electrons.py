@@ -1,12 +1,14 @@
 """Hot electrons against Quantum ESPRESSO, self-consistent at every temperature: python benchmarks/hot_electrons.py
 
-Writes HOT_ELECTRONS.md.  Labels: silicon_hot.h5 and silicon_*K.h5 of examples/data, by examples/dft/hot_silicon.py, and
-hot_electrons.h5, by examples/dft/hot_electrons.py.  The structures are tests, never used in the training of the models.
+Writes HOT_ELECTRONS.md.  Labels, in examples/data: silicon_hot.h5 and silicon_*K.h5, by examples/dft/hot_silicon.py,
+aluminium_*K.h5, by hot_aluminium.py, and hot_electrons.h5, by hot_electrons.py.
 """
 
+import copy
 import sys
-import warnings
+import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from ase import units as ase_units
@@ -22,31 +24,46 @@ sys.path.insert(0, str(ROOT / "examples/dft"))
 
 from hot_electrons import read
 
-from ase_mlelec import DeepDOSCalculator, MLDFTCalculator, units
+from ase_mlelec import DeepDOSCalculator, load_model, units
+from ase_mlelec.calculators.parameters import fingerprint
 from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.physics.free_energy import electronic_free_energy
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.recipe import train
 
 TEMPERATURES = (5000, 10000, 20000, 25000)  # K
 ELECTRONS = {"Si": 4, "Al": 3}
-MODELS = {"Si": "si_hot", "Al": "al"}
+COLD = {"Si": "silicon_hot.h5", "Al": "aluminium_20000K.h5"}
+HOT = {"Si": "silicon_{}K.h5", "Al": "aluminium_{}K.h5"}
 WANTED = "2 meV/atom (5 at 25,000 K), 30 meV/Å and 0.3 GPa"
 INTRODUCTION = f"""# Hot electrons
 
-Free energy, forces and stress of fixed structures at electronic temperatures T, less those at the temperature of the
-model, against Quantum ESPRESSO, self-consistent at every T. `python benchmarks/hot_electrons.py` writes this file. Wanted:
-{WANTED}.
+Free energy, forces and stress of fixed structures at electronic temperatures T, less those at the temperature T_0 of the
+model, against Quantum ESPRESSO, self-consistent at every T, on tests that no training has seen.
+`python benchmarks/hot_electrons.py` writes this file. Wanted: {WANTED}.
 
-## Silicon: DeepDOSCalculator("si_hot", electronic_temperature=T)
-
-Tests of 8 atoms that no training has seen. k points at 2,000 K: 4^3 for crystals and 6^3 for liquids, as in `silicon.h5`;
-the same at 5,000 and 10,000 K; 3^3 at 20,000 and 25,000 K, where 4^3 differ by 1.0 meV/atom and 0.6 meV/Å.
-
-- *change*: F(T) - F(2,000 K) by Quantum ESPRESSO, mean, meV/atom; of forces and stress the root mean square change.
+- *change*: F(T) - F(T_0) by Quantum ESPRESSO, mean; of forces and stress the root mean square change.
 - *model*: errors of the change: mean absolute and largest for F, root mean square for forces and stress.
 - *DOS of DFT*: mean absolute error of the formula F(T) = E + F_e(T) - F_e(T_0) with the density of states of Quantum
   ESPRESSO. What is left is the change of the potential with T, of second order, which no density of states can mend.
-- *DOS alone*: mean absolute error of this formula with the density of states of the model, without what it has learned
-  at 20,000 K.
+- *DOS alone*: errors of this formula with the density of states of the model, without what it learned at 20,000 K.
+
+What falls short: forces of silicon, and free energies of structures unlike the 28 that train at 20,000 K, such as crystals
+on the way to melting. Learned changes have fewer errors than the density of states alone. Forces of aluminium hardly
+change. Neither a liquid of silicon at 5,000, 10,000 or 25,000 K nor other tests of aluminium than two were calculated.
+"""
+SILICON = """
+## Silicon: DeepDOSCalculator("si_hot", electronic_temperature=T)
+
+Eight atoms, T_0 2,000 K. k points at T_0, 5,000 and 10,000 K: 4^3 for crystals and 6^3 for liquids, as in `silicon.h5`; at
+20,000 and 25,000 K 3^3, where 4^3 differ by 1.0 meV/atom and 0.6 meV/Å.
+"""
+ALUMINIUM = """
+## Aluminium: a model trained by this script with examples/al_hot.toml ({})
+
+Four atoms, T_0 20,000 K. k points: 8^3 at 5,000 K, 6^3 at 10,000 K, 4^3 above, where 6^3 differ by 0.9 meV/atom. At 933 K
+free energies at 8^3 differ by 16 meV/atom from those at 6^3, too much for a comparison. The model has learned no second
+temperature, so that it is its *DOS alone*.
 """
 HEAD = (
     "T (K)",
@@ -63,6 +80,16 @@ HEAD = (
     "model",
     "DOS alone",
 )
+SINGLE = (
+    "structure",
+    "Å^3/atom",
+    "T (K)",
+    "change (meV/atom)",
+    "model",
+    "DOS of DFT",
+    "forces (meV/Å)",
+    "stress (GPa)",
+)
 OTHERS = """
 ## Four structures at 3^3 (Si) and 6^3 (Al) k points
 
@@ -71,25 +98,21 @@ Differences to the first temperature of each structure, all at one k mesh, from 
 - *formula*: with the density of states of Quantum ESPRESSO at the first temperature, with the width of its levels
   corrected; *plain*: without the correction. This mesh is too coarse for a liquid of silicon at 2,000 K: F is 49 meV/atom
   above that of 6^3 (liquid-8-2000K-321), which is no error of the formula.
-- *al*: MLDFTCalculator("al"), whose free energy is that of its LDOS at T. Its states end 3 eV above the Fermi level,
-  so that it misses those that hot electrons fill.
 """
-OTHERS_HEAD = ("structure", "T (K)", "F(T) - F(T_0) (meV/atom)", "formula", "plain", "al", "force change (meV/Å)", "al")
+OTHERS_HEAD = ("structure", "T (K)", "F(T) - F(T_0) (meV/atom)", "formula", "plain")
 
 
-def calculator(symbol, temperature):
-    kind = {"si_hot": DeepDOSCalculator}.get(MODELS[symbol], MLDFTCalculator)
-    return kind(
-        MODELS[symbol], electronic_temperature=temperature, dtype="float64", device="cpu", on_extrapolation="ignore"
+def calculator(model, temperature):
+    return DeepDOSCalculator(
+        model, electronic_temperature=temperature, dtype="float64", device="cpu", on_extrapolation="ignore"
     )
 
 
-def alone(temperature):
-    """The calculator of silicon with the density of states alone."""
-    calc = calculator("Si", temperature)
-    for model in calc.models:
-        model.hot = None
-    return calc
+def alone(model):
+    """The model with the density of states alone."""
+    found = copy.copy(load_model(model))
+    found.hot = None
+    return found
 
 
 def predicted(calc, atoms):
@@ -119,44 +142,45 @@ def labels_of(frame):
 
 
 def formula(frames, frame, temperature):
-    """F_e(T) - F_e(T_0) per atom with the density of states of a Frame, eV."""
+    """F_e(T) - F_e(T_0) per atom with the density of states of a Frame, eV; nan where it has none."""
+    if "dos" not in frame.labels:
+        return np.nan
     n_atoms, width = len(frame.atoms), frames.attributes["dos_width_eV"]
+    n_electrons = ELECTRONS[frame.atoms.symbols[0]] * n_atoms
     hot, cold = (
-        electronic_free_energy(frames.energies, frame.labels["dos"], 4 * n_atoms, t, width=width)
+        electronic_free_energy(frames.energies, frame.labels["dos"], n_electrons, t, width=width)
         for t in (temperature, frames.attributes["settings"]["electronic_temperature_K"])
     )
     return (hot - cold) / n_atoms
 
 
-def silicon():
+def compare(symbol, model):
     """Lines of the table of all temperatures, and of that of single structures."""
-    cold = read_hdf5(DATA / "silicon_hot.h5")
-    known = {frame.name: frame for frame in cold if frame.group == "test"}
-    reference = {
-        name: predicted(calculator("Si", None), frame.atoms) for name, frame in known.items() if "dos" in frame.labels
-    }
-    table, single = (
-        head(HEAD),
-        head(("structure", "T (K)", "change (meV/atom)", "model", "DOS of DFT", "forces", "stress")),
+    cold = read_hdf5(DATA / COLD[symbol])
+    known, models = (
+        {frame.name: frame for frame in cold if frame.group == "test"},
+        {"model": model, "alone": alone(model)},
     )
+    table, single = head(HEAD), head(SINGLE)
     for temperature in TEMPERATURES:
-        hot = [frame for frame in read_hdf5(DATA / f"silicon_{temperature}K.h5") if frame.name in reference]
-        errors: dict = {"model": [], "alone": []}
+        if COLD[symbol] == HOT[symbol].format(temperature):
+            continue
+        errors: dict = {name: [] for name in models}
         changes, of_dft = [], []
-        for frame in hot:
+        for frame in read_hdf5(DATA / HOT[symbol].format(temperature)).select("test"):
             before = known[frame.name]
             changes.append([b - a for a, b in zip(labels_of(before), labels_of(frame))])
             of_dft.append(formula(cold, before, temperature) - changes[-1][0])
-            for name, calc in (("model", calculator("Si", temperature)), ("alone", alone(temperature))):
-                found = [b - a for a, b in zip(reference[frame.name], predicted(calc, frame.atoms))]
-                errors[name].append([a - b for a, b in zip(found, changes[-1])])
+            for name, each in models.items():
+                ends = [predicted(calculator(each, t), frame.atoms) for t in (None, temperature)]
+                errors[name].append([b - a - wanted for a, b, wanted in zip(*ends, changes[-1])])
             mine = errors["model"][-1]
-            cells = [frame.name, temperature, f"{1000 * changes[-1][0]:.1f}", f"{1000 * mine[0]:+.1f}"]
-            cells += [f"{1000 * of_dft[-1]:+.1f}", f"{1000 * rms(mine[1]):.0f}", f"{rms(mine[2]) / units.GPA:.2f}"]
-            single.append(row(*cells))
+            cells = [frame.name, f"{frame.atoms.get_volume() / len(frame.atoms):.1f}", temperature]
+            cells += [f"{1000 * changes[-1][0]:.1f}", f"{1000 * mine[0]:+.1f}", f"{1000 * of_dft[-1]:+.1f}"]
+            single.append(row(*cells, f"{1000 * rms(mine[1]):.0f}", f"{rms(mine[2]) / units.GPA:.2f}"))
         table.append(summary(temperature, changes, of_dft, errors))
         print(table[-1], flush=True)
-    return table, single
+    return [*table, "\nSingle structures:\n", *single]
 
 
 def summary(temperature, changes, of_dft, errors):
@@ -169,7 +193,7 @@ def summary(temperature, changes, of_dft, errors):
         f"{1000 * np.mean(energies):.1f}",
         f"{1000 * np.abs(mine[0]).mean():.1f}",
         f"{1000 * np.abs(mine[0]).max():.1f}",
-        f"{1000 * np.abs(of_dft).mean():.1f}",
+        f"{1000 * np.nanmean(np.abs(of_dft)):.1f}",
         f"{1000 * np.abs(density[0]).mean():.1f}",
         *(f"{1000 * rms(np.concatenate(part)):.0f}" for part in (forces, mine[1], density[1])),
         *(f"{rms(part) / units.GPA:.2f}" for part in (stresses, mine[2], density[2])),
@@ -180,31 +204,31 @@ def dynamics():
     """Lines on finite differences, and on the conservation of F + kinetic energy."""
     atoms = bulk("Si", cubic=True)
     atoms.rattle(0.1, seed=1)
-    atoms.calc = calculator("Si", 20000)
+    atoms.calc = calculator("si_hot", 20000)
     of_forces = np.abs(calculate_numerical_forces(atoms, eps=1e-3, iatoms=[0, 3]) - atoms.get_forces()[[0, 3]]).max()
     of_stress = np.abs(calculate_numerical_stress(atoms, eps=1e-4) - atoms.get_stress()).max()
     lines = [
         f"Against finite differences at 20,000 K (a rattled crystal): forces within {of_forces:.0e} eV/Å, stress within "
         f"{of_stress:.0e} eV/Å^3.",
         "",
-        "F + kinetic energy of 64 atoms at 600 K in 100 fs at constant energy, electrons at T:",
+        "F + kinetic energy of 64 atoms at 600 K in 40 fs at constant energy, electrons at T:",
         "",
         *head(
             ("T (K)", "time step (fs)", "standard deviation (meV/atom)", "drift (meV/atom/ps)", "ions at the end (K)")
         ),
     ]
-    for temperature in (10000, 20000):
+    for temperature in (20000,):
         for step in (1.0, 0.5):
             lines.append(row(temperature, step, *conserved(temperature, step)))
             print(lines[-1], flush=True)
     return lines
 
 
-def conserved(temperature, step, time=100.0):
+def conserved(temperature, step, time=40.0):
     atoms = bulk("Si", cubic=True, a=5.407) * (2, 2, 2)
     thermalize_momenta(atoms, temperature_K=600, rng=np.random.default_rng(1))
     Stationary(atoms)
-    atoms.calc = calculator("Si", temperature)
+    atoms.calc = calculator("si_hot", temperature)
     totals = []
     dyn = VelocityVerlet(atoms, step * ase_units.fs)
     dyn.attach(lambda: totals.append(atoms.get_total_energy() / len(atoms)))
@@ -219,41 +243,32 @@ def others():
     lines = head(OTHERS_HEAD)
     for name, (atoms, labels, attributes) in found.items():
         n_atoms, temperatures, symbol = len(atoms), labels["temperatures"], atoms.symbols[0]
-        cold = predicted(calculator("Al", temperatures[0]), atoms) if symbol == "Al" else None
         for k in np.argsort(temperatures[1:]) + 1:
-            energy, forces = (labels[key][k] - labels[key][0] for key in ("energy", "forces"))
-            values = []
+            change, values = labels["energy"][k] - labels["energy"][0], []
             for width in (float(attributes["dos_width_eV"]), 0.0):
                 hot, before = (
                     electronic_free_energy(energies, labels["dos"], ELECTRONS[symbol] * n_atoms, t, width=width)
                     for t in (temperatures[k], temperatures[0])
                 )
-                values.append(f"{1000 * (hot - before - energy) / n_atoms:+.1f}")
-            mine = ["", ""]
-            if cold is not None:
-                hot = predicted(calculator("Al", temperatures[k]), atoms)
-                mine = [
-                    f"{1000 * (hot[0] - cold[0] - energy / n_atoms):+.1f}",
-                    f"{1000 * rms(hot[1] - cold[1] - forces):.0f}",
-                ]
+                values.append(f"{1000 * (hot - before - change) / n_atoms:+.1f}")
             first = f"{symbol} {name} ({temperatures[0]:.0f} K)"
-            cells = [first, f"{temperatures[k]:.0f}", f"{1000 * energy / n_atoms:.1f}", *values, mine[0]]
-            lines.append(row(*cells, f"{1000 * rms(forces):.0f}", mine[1]))
-            print(lines[-1], flush=True)
+            lines.append(row(first, f"{temperatures[k]:.0f}", f"{1000 * change / n_atoms:.1f}", *values))
     return lines
 
 
+def trained(name):
+    """Model that examples/NAME.toml trains."""
+    with TemporaryDirectory() as folder:
+        settings = tomllib.loads((ROOT / f"examples/{name}.toml").read_text())
+        settings["output"]["model"] = f"{folder}/{name}.safetensors"
+        return train(parse_config(settings, ROOT / "examples"))
+
+
 def main():
-    warnings.filterwarnings("ignore", message=".*are missing")
-    hashes = [f"`{name}` {calculator(symbol, None).parameters['weights']}" for symbol, name in MODELS.items()]
-    table, single = silicon()
-    lines = [
-        INTRODUCTION,
-        f"Models: {', '.join(hashes)}.\n",
-        *table,
-        "\nErrors of single structures, meV/atom, meV/Å and GPa:\n",
-    ]
-    lines += [*single, "", *dynamics(), OTHERS, *others()]
+    lines = [INTRODUCTION, f"Models: `si_hot` {calculator('si_hot', None).parameters['weights']}.", SILICON]
+    lines += [*compare("Si", "si_hot"), "", *dynamics()]
+    model = trained("al_hot")
+    lines += [ALUMINIUM.format(fingerprint(model)), *compare("Al", model), OTHERS, *others()]
     (ROOT / "benchmarks/HOT_ELECTRONS.md").write_text("\n".join(lines) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Linear energy models: ridge regression to energies, forces and virials."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,21 @@ def fit_linear(
         _sum(regression, model, frames, loss, joined, batch_size, checkpoint, progress)
         Log.of(progress).tell(f"solving for {_n_weights(model)} weights")
         _add(model, regression.solve(ridge=ridge), remedy)
+
+
+def fit_with_weights(
+    model: Model, frames: Frames, loss: EnergyLoss, weights: Mapping[str, float], ridge: float
+) -> None:
+    """As ``fit_linear``, with a weight of each label in units of the inverse sum of its squares, see Choice.
+
+    Raises
+    ------
+    Diverged
+        When rows or the solution are not finite.
+    """
+    equations = SumsByLabel()
+    _add_rows(equations, model, frames, loss)
+    _add(model, equations.solve(weights, ridge=ridge), "check the labels. Nothing was saved")
 
 
 def fit_by_choice(

@@ -29,6 +29,10 @@ class TestSilicon(Shipped):
         return atoms
 
 
+class TestHotSilicon(TestSilicon):
+    shipped = "si_hot"
+
+
 class TestMagnesiumOxide(Shipped):
     shipped = "mgo"
 

@@ -40,6 +40,13 @@ def silicon():
     return calc, atoms, {"ados": calc.get_ados(atoms=atoms), "fermi_level": calc.get_fermi_level(atoms=atoms)}
 
 
+def hot_silicon():
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    calc = DeepDOSCalculator("si_hot", electronic_temperature=15000, dtype="float64", **OPTIONS)
+    return calc, atoms, {"dos": calc.get_total_dos(atoms=atoms), "fermi_level": calc.get_fermi_level(atoms=atoms)}
+
+
 def magnesium_oxide():
     atoms = bulk("MgO", "rocksalt", a=3.4, cubic=True)
     atoms.rattle(0.1, seed=1)
@@ -92,6 +99,7 @@ def energies_of_mos2():
 
 CASES = {
     "si": silicon,
+    "si_hot": hot_silicon,
     "mgo": magnesium_oxide,
     "al": aluminium,
     "ice": ice,

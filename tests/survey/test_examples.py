@@ -17,14 +17,16 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", ["si", "mgo", "al", "ice", "graphene"])
+@pytest.mark.parametrize("name", ["si", "si_hot", "mgo", "al", "al_hot", "ice", "graphene"])
 @pytest.mark.slow
 def test_as_init_writes_it(name, tmp_path):
     found = tomllib.loads((EXAMPLES / f"{name}.toml").read_text())
-    files = found["data"].pop("files")
+    files = found["data"].pop("files") + found["data"].get("hot", [])
     text = configuration(survey([str(EXAMPLES / file) for file in files]), tmp_path / f"{name}.toml")
     wanted = {key: part for key, part in tomllib.loads(text).items() if key not in WITHOUT.get(name, ())}
     wanted["data"].pop("files")
+    if "hot" in wanted["data"]:
+        wanted["data"]["hot"] = [f"data/{Path(each).name}" for each in wanted["data"]["hot"]]
     for section, settings in OWN.get(name, {}).items():
         assert len(settings) <= 3 and not settings.keys() & wanted[section].keys()
         wanted[section] |= settings

@@ -15,11 +15,13 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.evaluate import errors
-from ase_mlelec.train.linear_energy import add_change, fit_by_choice, fit_linear
+from ase_mlelec.train.linear_energy import fit_with_weights
 from ase_mlelec.train.log import Log, readable_errors
-from ase_mlelec.train.recipes.linear_energy import RIDGE, chooses_by, unit_loss
+from ase_mlelec.train.recipes.linear_energy import unit_loss
 
 LABELS = ("energy", "forces", "virial")
+# labels of a kind count alike, but for stress; changes are known for few structures, of which none can choose
+WEIGHTS, RIDGE = {"energy": 1.0, "forces": 1.0, "virial": 0.1}, 1e-8
 SAME = 1e-4  # Å, between positions of a structure in two files
 
 
@@ -91,27 +93,27 @@ def _changes(cold: Frames, hot: Frames, name: str) -> Frames:
 
 
 def _fit(model, parts, config, log):
-    """(Model whose energy is the change of the free energy, what was chosen and its errors)."""
+    """(Model whose energy is the change of the free energy, its settings and errors).
+
+    The errors are those of a fit without the validation structures, which are fitted as well in the end.
+    """
     train, validation, support = (
-        parts.get(name, parts["train"].take([])) for name in ("train", "validation", "support")
+        parts.get(part, parts["train"].take([])) for part in ("train", "validation", "support")
     )
-    twin = _twin(model, train)
     loss = unit_loss(train, cast(EnergyConfig, config.energy))
-    seen, held = chooses_by(train)
-    if not len(held):
-        fit_linear(twin, join([train, support]), loss, RIDGE, progress=False)
-        return twin, {}
-    choice, _, change, _ = fit_by_choice(
-        twin, join([seen, support]), loss, held=held, validation=validation if len(validation) else None, progress=False
-    )
-    about = {"ridge": choice.ridge, "weights": choice.weights}
-    for name in ("validation", "test"):
-        if len(parts.get(name, ())):
-            about[name] = errors(twin, parts[name])
-            log.tell(f"errors of the change, {len(parts[name])} structures of {name}: {readable_errors(about[name])}")
-        if name == "validation" and change is not None:
-            add_change(twin, change)
-    return twin, about
+    about: dict[str, Any] = {"ridge": RIDGE, "weights": WEIGHTS}
+
+    def fitted(*frames):
+        twin = _twin(model, train)
+        fit_with_weights(twin, join([part for part in frames if len(part)]), loss, WEIGHTS, RIDGE)
+        return twin
+
+    twin = fitted(train, support)
+    for part in ("validation", "test"):
+        if len(parts.get(part, ())):
+            about[part] = errors(twin, parts[part])
+            log.tell(f"errors of the change, {len(parts[part])} structures of {part}: {readable_errors(about[part])}")
+    return fitted(train, validation, support) if len(validation) else twin, about
 
 
 def _twin(model, frames):
