@@ -103,6 +103,11 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         )
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: no text in UTF-8 (byte {error.start + 1}): give a compressed file its ending, such as .gz, and "
+            "convert another encoding, such as by iconv -f LATIN1 -t UTF-8"
+        ) from None
     except Exception as error:  # ASE's readers raise errors of any type
         cause = printable(error) or "no cause given"
         raise ValueError(

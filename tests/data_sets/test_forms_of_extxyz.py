@@ -29,6 +29,15 @@ def test_mark_of_an_editor_of_windows(tmp_path):
     assert frames.counts == {"energy": 2} and frames[1].atoms.positions[2, 2] == 1.23456
 
 
+@pytest.mark.parametrize(
+    "encode", [gzip.compress, lambda text: text.decode().encode("utf-16"), lambda text: b"\xf6" + text]
+)
+def test_no_text_in_utf_8(encode, tmp_path):
+    (tmp_path / "a.xyz").write_bytes(encode(TEXT.encode()))
+    with pytest.raises(ValueError, match=r"a.xyz: no text in UTF-8 \(byte \d+\): give a compressed file its ending"):
+        read_frames(tmp_path / "a.xyz")
+
+
 @pytest.mark.parametrize("lost", [1, 2, 5, 6])
 def test_last_number_that_is_cut_off(lost, tmp_path):
     path = tmp_path / "a.xyz"
