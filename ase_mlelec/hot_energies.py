@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-POWER = 1.5  # of the temperature in which what a density of states leaves is interpolated, see ``shares``
+POWER = (
+    2.0  # of the temperature in which what a density of states leaves is interpolated, as free energies of electrons
+)
 
 
 class HotEnergies(torch.nn.Module):
@@ -22,7 +24,7 @@ class HotEnergies(torch.nn.Module):
         F(T) = E + F_e(T) - F_e(T_0) + \sum_k w_k(T) \, \bigl[E_k - E - F_e(T_k) + F_e(T_0)\bigr]
 
     with the energies E_k of the model with the k-th change; w are the polynomials of least degree in
-    :math:`T^{3/2}` with w_k(T_k) = 1 that vanish at T_0 and the other temperatures.
+    T² with w_k(T_k) = 1 that vanish at T_0 and the other temperatures.
 
     Parameters
     ----------

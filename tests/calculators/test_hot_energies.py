@@ -49,7 +49,7 @@ def test_shares():
     assert_close(np.array(hot.shares(COLD)), np.zeros(2), 1e-12)
     numerical = (np.array(hot.shares(5001.0)) - hot.shares(4999.0)) / 2
     np.testing.assert_allclose(hot.slopes(5000.0), numerical, rtol=1e-6)  # second order of the step
-    assert HotEnergies(0.5, (4.0,), 1, 3).shares(1.0)[0] == pytest.approx((1 - 0.5**1.5) / (8 - 0.5**1.5))
+    assert HotEnergies(0.5, (4.0,), 1, 3).shares(1.0)[0] == pytest.approx((1 - 0.5**2) / (16 - 0.5**2))
 
 
 def test_learned_energies_are_reproduced():
