@@ -176,7 +176,8 @@ def compare(symbol, model):
                 errors[name].append([b - a - wanted for a, b, wanted in zip(*ends, changes[-1])])
             mine = errors["model"][-1]
             cells = [frame.name, f"{frame.atoms.get_volume() / len(frame.atoms):.1f}", temperature]
-            cells += [f"{1000 * changes[-1][0]:.1f}", f"{1000 * mine[0]:+.1f}", f"{1000 * of_dft[-1]:+.1f}"]
+            shown = "-" if np.isnan(of_dft[-1]) else f"{1000 * of_dft[-1]:+.1f}"
+            cells += [f"{1000 * changes[-1][0]:.1f}", f"{1000 * mine[0]:+.1f}", shown]
             single.append(row(*cells, f"{1000 * rms(mine[1]):.0f}", f"{rms(mine[2]) / units.GPA:.2f}"))
         table.append(summary(temperature, changes, of_dft, errors))
         print(table[-1], flush=True)
