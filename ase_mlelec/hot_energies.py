@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-POWER = (
-    2.0  # of the temperature in which what a density of states leaves is interpolated, as free energies of electrons
-)
+# of the temperature, in which what a density of states leaves is interpolated, as free energies of electrons grow
+POWER = 2.0
 
 
 class HotEnergies(torch.nn.Module):

@@ -4,8 +4,7 @@
     python benchmarks/overheads.py --against ../older       # with the times of an older checkout beside
 
 One thread, pinned to one core, times of the processor.  Every number is the least of many, as whatever else runs only
-adds to it; the checkouts
-take turns of a few repetitions each, so that they see the same load.
+adds to it; the checkouts take turns of a few repetitions each, so that they see the same load.
 """
 
 import argparse

@@ -8,10 +8,9 @@ Settings are those of silicon.h5, at 20,000 K, where a coarser k mesh is enough:
 at 4^3, forces by 0.6 meV/Å (liquid-8-2000K-321); 8 in place of 9 bands per atom change the energy by 0.03 meV/atom.
 
 silicon_20000K.h5 has energies, forces and stress at 20,000 K, and files of further temperatures those of a few tests.
-silicon_hot.h5 has those of silicon.h5, and densities of
-states up to 28 eV: below the last bands of silicon.h5 they are its own, on dense k meshes at 2,000 K, and above, where
-only high temperatures count, those of 20,000 K.  Levels shift with the temperature, so that a few states are lost or
-counted twice in between; what a model learns at 20,000 K makes up for it.
+silicon_hot.h5 has those of silicon.h5, and densities of states up to 28 eV: below the last bands of silicon.h5 they are its
+own, on dense k meshes at 2,000 K, and above, where only high temperatures count, those of 20,000 K.  Levels shift with the
+temperature, so that a few states are lost or counted twice in between; what a model learns at 20,000 K makes up for it.
 """
 
 import argparse

@@ -66,7 +66,7 @@ def beta_tin(n_atoms, volume, ratio):
 
 
 def lattice_snapshot(phase, n_atoms, temperature, volume, seed):
-    """Beta-tin, strained diamond or diamond with waves; small displacements, in beta-tin and strained diamond or none."""
+    """Beta-tin, strained diamond or diamond with waves; with small displacements, which some of the first two lack."""
     rng = np.random.default_rng(seed)
     if phase == "tin":
         atoms = beta_tin(n_atoms, volume, rng.uniform(0.50, 0.60))

@@ -12,6 +12,8 @@ from ase_mlelec.atomic_write import replacing, replacing_folder
 from ase_mlelec.data.frames import read_frames, write_hdf5
 
 resource = pytest.importorskip("resource", reason="limits of files are of Unix")
+# Python 3.12 and later warn of every fork beside threads; this child only writes a file and ends
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 def in_child(limit, write):
