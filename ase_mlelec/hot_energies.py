@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# of the temperature, in which what a density of states leaves is interpolated, as free energies of electrons grow
+# of the temperature in which what a density of states leaves is interpolated: free energies of electrons change with T²
 POWER = 2.0
 
 
@@ -68,22 +68,22 @@ class HotEnergies(torch.nn.Module):
 
     def shares(self, temperature: float) -> list[float]:
         """Shares w [K] of what is known at each temperature, at another temperature, K."""
-        points = [t**POWER for t in (self.reference, *self.temperatures)]
-        x, found = temperature**POWER, []
-        for k in range(1, len(points)):
-            others = [point for j, point in enumerate(points) if j != k]
-            found.append(float(np.prod([(x - point) / (points[k] - point) for point in others])))
-        return found
+        x = temperature**POWER
+        return [float(np.prod([(x - other) / (own - other) for other in others])) for own, others in self._points()]
 
     def slopes(self, temperature: float) -> list[float]:
         """Derivatives dw/dT [K] of the shares, 1/K."""
-        points = [t**POWER for t in (self.reference, *self.temperatures)]
-        x, found = temperature**POWER, []
-        for k in range(1, len(points)):
-            others = [point for j, point in enumerate(points) if j != k]
-            polynomial = np.poly1d(others, r=True) / np.prod([points[k] - point for point in others])
-            found.append(float(polynomial.deriv()(x)) * POWER * temperature ** (POWER - 1))
+        x, by_temperature = temperature**POWER, POWER * temperature ** (POWER - 1)
+        found = []
+        for own, others in self._points():
+            polynomial = np.poly1d(others, r=True) / np.prod([own - other for other in others])
+            found.append(float(polynomial.deriv()(x)) * by_temperature)
         return found
+
+    def _points(self):
+        """Pairs (power of each temperature, list of those of the others and of the reference)."""
+        points = [t**POWER for t in (self.reference, *self.temperatures)]
+        return [(points[k], points[:k] + points[k + 1 :]) for k in range(1, len(points))]
 
     def change(self, temperature: float) -> Tensor:
         """Change [n_species, n_inputs + 1] of the last layers at a temperature, K."""
@@ -98,4 +98,6 @@ def check_hot(hot: HotEnergies, heads: Mapping[str, Any]) -> None:
         raise ValueError("hot energies: got a model without an energy; train one with [energy]")
     wanted = len(nets.last), nets.last[0].in_features + 1
     if tuple(hot.changes.shape[1:]) != wanted:
-        raise ValueError(f"hot energies: got changes of shape {tuple(hot.changes.shape[1:])}, the energy has {wanted}")
+        raise ValueError(
+            f"hot energies: got changes of shape {tuple(hot.changes.shape[1:])}, need that of the last layers, {wanted}"
+        )

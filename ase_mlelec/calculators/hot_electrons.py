@@ -156,7 +156,7 @@ class HasHotElectrons(DifferentiatesSpectra):
 
         F is the part of the free energy that depends on the temperature, up to a constant of the structure: that of
         electrons in the density of states, and what the model has learned at other temperatures. ``temperature`` is in K;
-        default: ``electronic_temperature``.
+        default: ``electronic_temperature``. Of a committee they are those of its mean density of states and energies.
         """
         self._present(atoms)
         temperature = self.electronic_temperature if temperature is None else temperature
@@ -174,12 +174,12 @@ class HasHotElectrons(DifferentiatesSpectra):
         return function(*arguments, temperature, width=self.metadata.get("dos_width_eV", 0.0))
 
     def _rests(self, hot):
-        """E_k - E - F_e(T_k) + F_e(T_0) of the present structure at every temperature of ``hot``, eV."""
+        """E_k - E - F_e(T_k) + F_e(T_0) of the present structure at every temperature of ``hot``, eV, mean of the models."""
         if hot is None:
             return []
         if "rests" not in self._extra:
-            model, every = self.models[0], (hot.reference, *hot.temperatures)
-            energies = [self._total_energy(model.at_temperature(t)) for t in every]
+            every = hot.reference, *hot.temperatures
+            energies = [np.mean([self._total_energy(model.at_temperature(t)) for model in self.models]) for t in every]
             densities = [self._of_density(electronic_free_energy, t) for t in every]
             cold, *others = (energy - float(density) for energy, density in zip(energies, densities))
             self._extra["rests"] = [other - cold for other in others]

@@ -102,6 +102,16 @@ def test_entropy_is_minus_the_derivative():
     assert_close((energies[1] - 9000 * entropies[1]) - (energies[0] - 6000 * entropies[0]), wanted, 1e-9)
 
 
+def test_entropy_of_a_committee():
+    """Of members whose changes of the energy differ, and whose density of states is the same."""
+    first, other = hot_model(), hot_model()
+    other.hot.changes *= -2
+    atoms, step = structure(), 1.0
+    free = [calculator(6000 + way * step, [first, other]).get_property("energy", atoms) for way in (-1, 1)]
+    entropy = calculator(None, [first, other]).get_energy_of_electrons(6000, atoms=atoms)[1]
+    assert_close(entropy, -(free[1] - free[0]) / (2 * step), 1e-7)
+
+
 @pytest.mark.slow
 def test_a_pulse_conserves_energy():
     """Half the time step leaves about a quarter of the fluctuation of the energy less that of the pulse."""
@@ -206,11 +216,13 @@ def test_data_that_do_not_belong_are_refused(tmp_path):
         ValueError, match="hot.h5: got energies without electronic_temperature_K in the settings of this"
     ):
         train(configuration(tmp_path, frames, without), progress=False)
-    moved = hotter(frames, 8000.0)
-    moved = Frames([replace(frame, atoms=frame.atoms.copy()) for frame in moved], None, moved.attributes)
-    moved[0].atoms.positions += 0.1
-    with pytest.raises(ValueError, match="hot.h5: 'cu-0' has other positions"):
-        train(configuration(tmp_path, frames, moved), progress=False)
+    for what in ("positions", "cell", "numbers"):
+        changed = hotter(frames, 8000.0)
+        changed = Frames([replace(frame, atoms=frame.atoms.copy()) for frame in changed], None, changed.attributes)
+        atoms = changed[0].atoms
+        {"positions": atoms.positions, "cell": atoms.cell, "numbers": atoms.numbers}[what][0] += 1
+        with pytest.raises(ValueError, match="hot.h5: 'cu-0' has other atoms, positions or another cell"):
+            train(configuration(tmp_path, frames, changed), progress=False)
     others = Frames(
         [replace(frame, name=f"x{frame.name}") for frame in hotter(frames, 8000.0)], None, without.attributes
     )

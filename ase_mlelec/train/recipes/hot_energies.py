@@ -22,7 +22,7 @@ from ase_mlelec.train.recipes.linear_energy import unit_loss
 LABELS = ("energy", "forces", "virial")
 # labels of a kind count alike, but for stress; changes are known for few structures, of which none can choose
 WEIGHTS, RIDGE = {"energy": 1.0, "forces": 1.0, "virial": 0.1}, 1e-8
-SAME = 1e-4  # Å, between positions of a structure in two files
+SAME = 1e-4  # Å, between positions and cells of a structure in two files
 
 
 def read_changes(parts: Mapping[str, Frames], config: Config) -> dict[float, dict[str, Frames]]:
@@ -31,9 +31,11 @@ def read_changes(parts: Mapping[str, Frames], config: Config) -> dict[float, dic
     Raises
     ------
     ValueError
-        For data sets without a temperature or of one that is known, and structures that ``parts`` do not have.
+        For data sets without a temperature or of one that is known, structures that differ from those of their name, and
+        data sets of which no structure is trained on.
     """
-    reference, found = temperature_of(parts["train"]), dict[float, dict[str, Frames]]()
+    reference = temperature_of(parts["train"])
+    found: dict[float, dict[str, Frames]] = {}
     for name in config.data.hot:
         frames = read_all([config.folder / name], keys=config.data.keys.given, check=check_frames)
         temperature = _checked_temperature(name, frames, reference)
@@ -83,13 +85,23 @@ def _changes(cold: Frames, hot: Frames, name: str) -> Frames:
         other = known.get(frame.name)
         if other is None:
             continue
-        if len(frame.atoms) != len(other.atoms) or np.abs(frame.atoms.positions - other.atoms.positions).max() > SAME:
-            raise ValueError(f"{name}: '{frame.name}' has other positions than in data.files; correct its name")
+        if not _is_same(frame.atoms, other.atoms):
+            raise ValueError(
+                f"{name}: '{frame.name}' has other atoms, positions or another cell than in data.files; correct its name"
+            )
         both = [key for key in LABELS if key in frame.labels and key in other.labels]
         labels = {key: other.labels[key] - frame.labels[key] for key in both}
         if labels:
             found.append(replace(frame, labels=labels))
     return Frames(found, None, cold.attributes)
+
+
+def _is_same(one, other):
+    """Whether two Atoms have the same numbers, and positions and cells up to SAME."""
+    return np.array_equal(one.numbers, other.numbers) and all(
+        np.abs(mine - theirs).max() <= SAME
+        for mine, theirs in ((one.positions, other.positions), (one.cell.array, other.cell.array))
+    )
 
 
 def _fit(model, parts, config, log):
