@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_str_to_dict
+from ase.io.formats import open_with_compression
 
 from ase_mlelec.data.keys import words_of
 from ase_mlelec.io.text import element_of
@@ -78,6 +79,11 @@ def refuse_dump(path: str | PathLike, kind: str) -> None:
     ----------
     kind : str
         Format, as ASE calls it.
+
+    Raises
+    ------
+    ValueError
+        For such a file.
     """
     if kind in DUMPS:
         raise ValueError(
@@ -87,11 +93,11 @@ def refuse_dump(path: str | PathLike, kind: str) -> None:
 
 
 def refuse_types(path: str | PathLike, kind: str) -> None:
-    """Refuse dumps of LAMMPS without elements as structures, see ``refuse_dump``."""
+    """Refuse dumps of LAMMPS without elements as structures, see ``refuse_dump``; they may be compressed."""
     if kind != DUMPS[0]:
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        columns = next((line for line in file if line.startswith("ITEM: ATOMS")), "")
+    with open_with_compression(str(path), "rb") as file:
+        columns = next((line for line in file if line.startswith(b"ITEM: ATOMS")), b"").decode("utf-8", "replace")
     if not re.search(r"\s(element|mass)\s", f"{columns} "):
         raise ValueError(f"{path}: a dump of LAMMPS with types in place of elements; write it with a column 'element'")
 
@@ -128,9 +134,14 @@ def read_aenet(path: str | PathLike, images: Sequence[Atoms]) -> None:
 
     XCrySDen's forces are in hartree/Å, which ASE converts.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        found = re.match(r"#\s*total energy\s*=\s*(\S+)\s+eV\b", file.readline(1000), re.IGNORECASE)
-    if not found or len(images) != 1 or not re.fullmatch(r"[-+.\deE]+", found[1]):
+    with open_with_compression(str(path), "rb") as file:
+        first = file.readline(1000).decode("utf-8", "replace")
+    found = re.match(r"#\s*total energy\s*=\s*(\S+)\s+eV\b", first, re.IGNORECASE)
+    if (
+        not found
+        or len(images) != 1
+        or not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(E[-+]?\d+)?", found[1], re.IGNORECASE)
+    ):
         return
     results = {"energy": float(found[1])}
     if images[0].calc is not None:

@@ -105,3 +105,10 @@ def test_forces_of_xsf(of_aenet, tmp_path):
     (frame,) = read_frames(tmp_path / "a.xsf")
     assert frame.labels.get("energy") == (-9.5 if of_aenet else None)
     assert frame.labels["forces"][0, 0] == pytest.approx(0.1 if of_aenet else 0.1 * units.HARTREE)
+
+
+def test_energy_of_xsf_that_is_no_number(tmp_path):
+    cell = "CRYSTAL\nPRIMVEC\n4 0 0\n0 4 0\n0 0 4\nPRIMCOORD\n1 1\n"
+    (tmp_path / "a.xsf").write_text(f"# total energy = --E eV\n\n{cell}Si 0 0 0 0 0 0\n")
+    (frame,) = read_frames(tmp_path / "a.xsf")
+    assert "energy" not in frame.labels

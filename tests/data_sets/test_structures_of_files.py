@@ -1,5 +1,7 @@
 """Structures that commands evaluate: read as ASE reads them, or refused in one line that names the file."""
 
+import gzip
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -60,6 +62,8 @@ def test_dumps_without_elements(tmp_path):
         structure(tmp_path / "a.dump")
     (tmp_path / "b.dump").write_text(f"{DUMP}ITEM: ATOMS id element x y z fx fy fz\n1 Si 0 0 0 0.1 0 0\n")
     assert str(structure(tmp_path / "b.dump").symbols) == "Si"
+    (tmp_path / "b.dump.gz").write_bytes(gzip.compress((tmp_path / "b.dump").read_bytes()))
+    assert str(structure(tmp_path / "b.dump.gz").symbols) == "Si"
     for name in "ab":
         with pytest.raises(ValueError, match=f"{name}.dump: a dump of LAMMPS, which has no energies"):
             read_frames(tmp_path / f"{name}.dump")
