@@ -13,7 +13,8 @@ from ase.calculators.calculator import InputError
 from ase_mlelec.checks import check_atoms
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.frames import read_all, temperature_of
-from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of
+from ase_mlelec.data.hdf5 import FRAMES as DATA_SET
+from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of, opened
 from ase_mlelec.quantities import LABELS
 
 FRAMES = "labeled structures"
@@ -129,11 +130,22 @@ def _hot_files(paths, keys):
     own = [path for path in paths if path.suffix in (".h5", ".hdf5")]
     if len(own) < 2:
         return []
-    sets = {path: read_all([path], keys=keys, check=_checked) for path in own}
-    found = {path: (temperature_of(frames), {frame.name for frame in frames}) for path, frames in sets.items()}
-    first, names = found[own[0]]
-    others = own[1:] if first is not None else []
-    return [path for path in others if found[path][0] not in (None, first) and found[path][1] <= names]
+    temperatures = [_temperature(path) for path in own]
+    others = [path for path, found in zip(own, temperatures) if found not in (None, temperatures[0])]
+    if temperatures[0] is None or not others:
+        return []
+    names, *theirs = (
+        {frame.name for frame in read_all([path], keys=keys, check=_checked)} for path in (own[0], *others)
+    )
+    return [path for path, some in zip(others, theirs) if some <= names]
+
+
+def _temperature(path):
+    """As ``temperature_of``, without the structures, which may be many; None for another file."""
+    if not is_of(path, DATA_SET):
+        return None
+    with opened(path, DATA_SET) as (_, attributes):
+        return temperature_of(Frames([], None, attributes))
 
 
 def _read_frames(paths, keys, progress):
