@@ -19,7 +19,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT", "EIO", "EROFS") if hasattr(errno, name)}
+# the disk, not the folder or the name, is the cause
+OF_DISK = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT", "EIO", "EROFS") if hasattr(errno, name)}
 
 
 @contextmanager
@@ -42,21 +43,29 @@ def replacing(path: str | PathLike) -> Iterator:
             os.replace(partial, path)
     except OSError as error:
         if partial.name in str(error) and not partial.exists():
-            raise PermissionError(
-                f"{path}: cannot be written, since nothing can be made in {path.parent} ({os.strerror(error.errno or 0)}); "
-                "choose another folder"
-            ) from None
+            raise _closed_folder(path, error) from None
         raise _named(path, partial, error) from None
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _closed_folder(path, error):
+    """PermissionError for ``path``, of which the system made no file beside it, with the cause."""
+    return PermissionError(
+        f"{path}: cannot be written, since nothing can be made in {path.parent} ({os.strerror(error.errno or 0)}); "
+        "choose another folder"
+    )
+
+
 def _named(path, partial, error):
     """An error of the system while ``path`` was written, with its name."""
     inside = error.filename is None or partial.name in str(error.filename)
-    if error.errno not in NO_ROOM or not inside:
+    if error.errno not in OF_DISK or not inside:
         return error
-    return OSError(error.errno, f"{path}: cannot be written ({os.strerror(error.errno)}); make room and run it again")
+    return OSError(
+        error.errno,
+        f"{path}: cannot be written ({os.strerror(error.errno)}); make room or choose another disk, and run it again",
+    )
 
 
 @contextmanager
@@ -139,11 +148,7 @@ class FileLock:
             try:
                 descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             except OSError as error:
-                cause = error.strerror
-                raise PermissionError(
-                    f"{self.path}: cannot be written, since nothing can be made in {self.path.parent} ({cause}); choose "
-                    "another folder"
-                ) from None
+                raise _closed_folder(self.path, error) from None
             try:
                 if not _flock(descriptor):
                     holder = os.read(descriptor, 200).decode("ascii", "replace").strip()
