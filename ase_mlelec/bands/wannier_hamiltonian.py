@@ -334,7 +334,7 @@ class WannierHamiltonian(Response):
         Raises
         ------
         ValueError
-            For special points that the cell lacks; the message lists its special points.
+            For special points that the cell lacks, whose message lists its special points, and for too few points.
         """
         path = band_path(path, cell=self.cell, pbc=self._coupled(), npoints=npoints)
         energies = self.eigenvalues(path.kpts, n_bands=n_bands, window=window)

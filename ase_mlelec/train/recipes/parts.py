@@ -67,12 +67,14 @@ def split(frames: Frames, config: Config, *, complete: bool = True, progress: bo
 
 
 def part_of(frame: Frame, data: DataConfig) -> str:
-    """Name of the part of the data that names the group or the kind of a frame, or that a usual name such as "val" means
-    where this part has its own name; "" for none."""
+    """Name of the part of the data that names the group or the kind of a frame; "" for none.
+
+    A usual name of a group, such as "val", means its part where the setting of this part has the part's own name.
+    """
     own = {frame.group, frame.kind} - {""}
     usual = USUAL.get(frame.group.lower(), "")
     found = next((part for part in PARTS if own & {*getattr(data, part)}), "")
-    return found or (usual if usual in getattr(data, usual or "train") else "")
+    return found or (usual if usual and usual in getattr(data, usual) else "")
 
 
 def _free(frames, names, data):
