@@ -70,6 +70,27 @@ def evaluated(descriptor, atoms, dtype=torch.float64):
         return descriptor(system, edges).features, found
 
 
+@EACH_WAY
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_sums_with_gradient(dtype, tolerance, fast, monkeypatch):
+    """Sums and derivatives without a graph; edges beyond the cutoff have none."""
+    monkeypatch.setenv(SWITCH, str(int(fast)))
+    descriptor = ACE(("Si", "O"), inner=1.3, orders=ORDERS["five bodies"]).double()
+    system = System.from_atoms(structure(("Si", "O")))
+    edges = Edges.build(system, descriptor.cutoff + 1)
+    weights = torch.randn(2, descriptor.n_features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    leaf = edges.with_vec(edges.vec.clone().requires_grad_(True))
+    environment = descriptor(system, leaf.up_to(descriptor.cutoff))
+    wanted = (environment.features * weights[environment.species]).sum(dim=1)
+    (slopes,) = torch.autograd.grad(wanted.sum(), leaf.vec)
+    other = descriptor.to(dtype)
+    other.settle()
+    sums, gradient = other.sums_with_gradient(system, edges, weights.to(dtype))
+    assert_close(sums, wanted.detach(), tolerance)
+    assert_close(gradient, slopes, tolerance)
+    assert not gradient[edges.vec.norm(dim=1) >= descriptor.cutoff].any()
+
+
 def assert_close(found, wanted, tolerance=1e-12):
     assert float((found - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
 

@@ -111,9 +111,6 @@ class ACE(Descriptor):
     def weighted_sums(self, system: System, edges: Edges, weights: Tensor) -> Tensor:
         """As in the base class, without the features, which are many more than the atomic basis."""
         species = self.species_of_number[system.numbers][edges.atoms]
-        if self._uses_loops(edges):
-            edges = edges.up_to(self.cutoff)
-            return self._loops().sums(edges, self._neighbors(system, edges), weights, species)
         parts = weights.split([part.squares.shape[1] for part in self.couplings], dim=1)
         return Contracted.apply(self.couplings, self.source, parts, species, *self._atomic_basis(system, edges))
 

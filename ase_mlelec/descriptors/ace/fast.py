@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ase_mlelec.descriptors import edge_loops
 from ase_mlelec.descriptors.ace import loops
@@ -58,14 +57,13 @@ class Invariants:
         """
         return _Features.apply(edges.vec, self, Table(edges, kinds.numpy()), plain)
 
-    def sums(self, edges: Edges, kinds: Tensor, weights: Tensor, species: Tensor) -> Tensor:
-        """Sums [C] of the features times ``weights`` [species, F] of the species [C]; differentiable once."""
-        return _Sums.apply(edges.vec, self, Table(edges, kinds.numpy()), weights, species)
-
     def sums_with_gradient(
         self, edges: Edges, kinds: NDArray, weights: Tensor, species: NDArray
     ) -> tuple[Tensor, Tensor]:
-        """Sums [C] as in ``sums``, of arrays, and the derivatives [E, 3] of their sum by the vectors."""
+        """Sums [C] of the features times ``weights`` [species, F], and derivatives [E, 3] of their sum by the vectors.
+
+        ``kinds`` [E] are the species of the neighbors, ``species`` [C] those of the centers.
+        """
         table = Table(edges, kinds)
         sums, slopes = self.contract([part.moments(table) for part in self.sets], _plain(weights), species)
         return torch.from_numpy(sums).to(weights.dtype), rows_like(edges.vec, self.gradient(table, slopes))
@@ -109,21 +107,6 @@ class _Features(torch.autograd.Function):
             return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None
         _, slopes = ctx.of.contract(ctx.moments, _plain(grad), np.arange(len(grad)))
         return rows_like(vec, ctx.of.gradient(ctx.table, slopes)), None, None, None
-
-
-class _Sums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vec: Tensor, of: Invariants, table: Table, weights: Tensor, species: Tensor) -> Tensor:
-        moments = [part.moments(table) for part in of.sets]
-        sums, slopes = of.contract(moments, _plain(weights), species.numpy())
-        if ctx.needs_input_grad[0]:
-            ctx.gradient, ctx.center = rows_like(vec, of.gradient(table, slopes)), table.center
-        return torch.from_numpy(sums).to(vec.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (ctx.gradient.T * grad.index_select(0, ctx.center)).T, None, None, None, None
 
 
 def _plain(weights):
