@@ -23,6 +23,7 @@ from ase_mlelec.train.memory import NUMBER, check_memory
 
 MANY_WEIGHTS = 20_000  # more weights have a normal matrix of gigabytes
 ROWS = 1000  # at a time, copied with their weights
+ATOMS = 200  # of a batch of several structures: the derivatives of 4,000 features of 100 atoms fill 0.7 GB
 FEW_ROWS = 0.5  # with fewer labels than this times the weights, a matrix of the size of the labels is solved
 REMEDY = (
     "take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
@@ -78,6 +79,7 @@ def fit_linear(
         columns = zip(*([roots[name] * part for part in pair] for name, pair in rows.items()))
         return tuple(torch.cat(list(column)) for column in columns)
 
+    batch_size = _fewer_of_large(frames, batch_size)
     few = _few_rows(frames, loss, _n_weights(model), batch_size)
     regression = RidgeRegression(dual=few)
     remedy = f"give a ridge larger than {ridge:g}, or check the labels. Nothing was saved"
@@ -133,6 +135,7 @@ def fit_by_choice(
         The structures of ``frames`` and ``held`` by whose energies error bars are calibrated, in the order of
         trajectories; None for a fit without error bars.
     """
+    batch_size = _fewer_of_large(frames, batch_size)
     few = _few_rows(frames, loss, _n_weights(model), batch_size, n_matrices=len(loss.labels) + 2)
     equations = RowsByLabel() if few else SumsByLabel()
     remedy = "check the labels. Nothing was saved"
@@ -256,6 +259,12 @@ def _sum(regression, model, frames, loss, arranged, batch_size, checkpoint, prog
         identity=identity,
         progress=progress,
     )
+
+
+def _fewer_of_large(frames, batch_size):
+    """Number of structures in a batch: ``batch_size``, or less where the largest of them have more than ATOMS."""
+    largest = max((len(frame.atoms) for frame in frames), default=1)
+    return max(1, min(batch_size, ATOMS // largest))
 
 
 def _n_weights(model):

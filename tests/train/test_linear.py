@@ -240,6 +240,27 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
         fit_linear(linear_model(frames, seed=1), frames, loss, **options, checkpoint=path)
 
 
+def test_large_structures_come_one_at_a_time(monkeypatch):
+    """Batches have no more atoms than fit into memory; the solution does not change."""
+    frames, loss, solutions, sizes = alloy(6), EnergyLoss((1, 1), (1, 1), (1, 1)), [], []
+    rows_of = linear_energy.weighted_rows
+
+    def counted_rows(model, batch, *arguments):
+        sizes[-1].append(len(batch.system.cell))
+        return rows_of(model, batch, *arguments)
+
+    monkeypatch.setattr(linear_energy, "weighted_rows", counted_rows)
+    for most in (200, 9, 1):
+        monkeypatch.setattr(linear_energy, "ATOMS", most)
+        sizes.append([])
+        model = linear_model(frames)
+        fit_linear(model, frames, loss, 1e-8, progress=False)
+        solutions.append(torch.cat([part.flatten() for part in model.heads["energy"].nets.last.parameters()]))
+    assert sizes == [[6], [2] * 3, [1] * 6]
+    for solution in solutions[1:]:
+        torch.testing.assert_close(solution, solutions[0], rtol=1e-6, atol=1e-8)
+
+
 def test_sums_of_products():
     """Sums that are read between rows, in more than one block of the matrix, against a product; some rows are a view."""
     rows = torch.randn(40, 1100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
