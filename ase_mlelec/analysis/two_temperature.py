@@ -60,7 +60,7 @@ class TwoTemperature:
     CalculatorSetupError
         For a calculator without an electronic temperature, and a coupling below 0.
     CalculationFailed
-        Where the electrons have less energy than at 0 K.
+        Where the electrons have less energy than at 0 K, and for a model whose entropy falls with the temperature.
 
     References
     ----------
@@ -96,7 +96,7 @@ class TwoTemperature:
 
     @property
     def heat_capacity(self) -> float:
-        """Heat capacity of the electrons of the present structure, eV/K."""
+        """Heat capacity of electrons in the density of states of the present structure, eV/K, see get_heat_capacity."""
         return self.atoms.calc.get_heat_capacity(atoms=self.atoms)
 
     @property
