@@ -6,9 +6,11 @@ from os import PathLike
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import open_with_compression
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.data.keys import words_of
 from ase_mlelec.io.text import element_of
@@ -44,6 +46,24 @@ def complete(atoms: Atoms, kind: str) -> None:
     if kind == "extxyz":
         refuse_unread_cell(atoms)
         join_columns(atoms)
+
+
+def labels_to_calculator(atoms: Atoms) -> None:
+    """Move labels of an extxyz image to its calculator, in place, which ``extxyz_options`` leave in info.
+
+    They are those with names of ASE's results; a result of a shape that ASE does not know is dropped. The virial is dropped
+    as well: it would stay beside the stress of another calculator.
+    """
+    atoms.info.pop("virial", None)
+    found = dict(getattr(atoms.calc, "results", {}))
+    shapes = {"energy": (), "free_energy": (), "magmom": (), "dipole": (3,), "stress": (6,)}
+    for name in sorted({*all_properties} & {*atoms.info}):
+        value = np.asarray(atoms.info.pop(name))
+        if name == "stress" and value.size == 9:
+            value = full_3x3_to_voigt_6_stress(value.reshape(3, 3))
+        if value.dtype.kind in "fiu" and value.shape == shapes.get(name):
+            found[name] = value if value.shape else float(value)
+    atoms.calc = SinglePointCalculator(atoms, **found) if found else None
 
 
 def _name_species(atoms):

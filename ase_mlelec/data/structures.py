@@ -10,7 +10,7 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, parse_filename
 
 from ase_mlelec.checks import check_atoms, printable
-from ase_mlelec.data.ase_readers import complete, extxyz_options, refuse_types
+from ase_mlelec.data.ase_readers import complete, extxyz_options, labels_to_calculator, refuse_types
 from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.data.hdf5 import FRAMES, is_of
 from ase_mlelec.io.xyz import is_extxyz, without_mark
@@ -69,6 +69,8 @@ def _images(path, index):
             complete(atoms, kind)
         except ValueError as error:
             raise ValueError(f"{path}: structure {k}: {error}") from None
+        if kind == "extxyz":
+            labels_to_calculator(atoms)
         yield atoms
 
 

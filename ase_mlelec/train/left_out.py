@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ase_mlelec.data.batches import Batch, Batches
+from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.train.deviations import Deviations
@@ -55,7 +55,7 @@ def left_out_energies(
     for chosen in _blocks(frames, loss):
         batches = Batches.for_model(model, frames.take(chosen), loss.labels).with_label(*loss.labels)
         if len(batches):
-            found.append(_without(model, batches.batch(range(len(batches))), loss, factor, solution, units))
+            found.append(_without(model, batches, loss, factor, solution, units))
     columns = [np.concatenate(column) for column in zip(*filter(None, found))]
     return Deviations(*columns) if columns else None
 
@@ -69,12 +69,22 @@ def _blocks(frames, loss):
     return [blocks[place].tolist() for place in places]
 
 
-def _without(model, batch: Batch, loss, factor, solution, units):
-    """(errors, deviations, roots of the numbers of atoms) of the energies of a batch that is left out, or None."""
+def _rows_one_by_one(model, batches, names):
+    """Rows and targets by label; those of all structures at a time would fill gigabytes where these are large."""
+    found: dict[str, list] = {name: [] for name in names}
+    for batch in batches.all_batches(1):
+        for name, pair in plain_rows(model, batch, [name for name in names if name in batch.labels]).items():
+            found[name].append(pair)
+    return {name: [torch.cat(column) for column in zip(*pairs)] for name, pairs in found.items()}
+
+
+def _without(model, batches: Batches, loss, factor, solution, units):
+    """(errors, deviations, roots of the numbers of atoms) of the energies of a block that is left out, or None."""
+    batch = batches.batch(range(len(batches)))
     names = [name for name in loss.labels if name in batch.labels]
     if "energy" not in names:
         return None
-    found, roots = plain_rows(model, batch, names), roots_of_weights(batch, loss, names)
+    found, roots = _rows_one_by_one(model, batches, names), roots_of_weights(batch, loss, names)
     factors = {name: units.get(name, 0.0) ** 0.5 * roots[name] for name in names}
     rows = torch.cat([factors[name][:, None] * found[name][0] for name in names])
     rest = torch.cat([factors[name] * found[name][1] for name in names]) - rows @ solution

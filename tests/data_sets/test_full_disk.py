@@ -1,6 +1,7 @@
 """Disks that become full: one line of error, and the former file is as it was."""
 
 import errno
+import gc
 import os
 import signal
 
@@ -19,8 +20,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 def in_child(limit, write):
     """(number of the error, its text) of ``write()`` in a child whose files may have ``limit`` bytes; None without one."""
     reader, writer = os.pipe()
+    gc.collect()
     child = os.fork()
     if not child:
+        gc.disable()  # files that other tests left open would be written, with the limit of this one
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:

@@ -114,3 +114,20 @@ def test_data_sets_have_structures(tmp_path):
     np.testing.assert_allclose(structure(f"{tmp_path}/a.h5@1").positions, frames[1].atoms.positions)
     with pytest.raises(ValueError, match="a.h5@5: ASE cannot read it .IndexError"):
         structure(f"{tmp_path}/a.h5@5")
+
+
+@pytest.mark.filterwarnings("ignore:.*may be labels but are not read:UserWarning")  # error bars
+def test_labels_of_a_file_are_not_those_of_the_model(tmp_path):
+    """Energies, forces, stress and virial of the file do not stay beside the predicted ones."""
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.05, seed=0)
+    atoms.info |= {"virial": np.eye(3), "magmom": np.ones(2), "time": 3.0}
+    atoms.calc = SinglePointCalculator(atoms, energy=-7.7, forces=np.full((8, 3), 9.9), stress=np.arange(6.0))
+    write(tmp_path / "in.extxyz", [atoms, atoms])
+    found = structure(str(tmp_path / "in.extxyz"))
+    assert found.info == {"time": 3.0} and found.get_potential_energy() == -7.7
+    np.testing.assert_allclose(found.get_stress(), np.arange(6.0))
+    assert main(["predict", "si", str(tmp_path / "in.extxyz"), "--out", str(tmp_path / "out.extxyz")]) == 0
+    one, _ = read_frames(tmp_path / "out.extxyz")
+    assert one.labels["energy"] < -100 and np.abs(one.labels["forces"]).max() < 5
+    assert np.linalg.norm(one.labels["virial"]) > 1e-3 and "virial" not in (tmp_path / "out.extxyz").read_text()
