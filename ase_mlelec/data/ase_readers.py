@@ -14,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.data.keys import words_of
 from ase_mlelec.io.text import element_of
+from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.units import HARTREE
 
 MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
@@ -56,7 +57,7 @@ def labels_to_calculator(atoms: Atoms) -> None:
     """
     atoms.info.pop("virial", None)
     found = dict(getattr(atoms.calc, "results", {}))
-    shapes = {"energy": (), "free_energy": (), "magmom": (), "dipole": (3,), "stress": (6,)}
+    shapes = {"energy": (), "free_energy": (), "magmom": (), DIPOLE: (3,), "stress": (6,)}
     for name in sorted({*all_properties} & {*atoms.info}):
         value = np.asarray(atoms.info.pop(name))
         if name == "stress" and value.size == 9:
