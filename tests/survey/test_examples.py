@@ -14,6 +14,7 @@ OWN = {
     "ice": {"dipole": {"drawn": 2048}},
     "graphene": {"hamiltonian": {"levels": 0, "steps": 500, "batch_size": 8}},
     "mgo": {"data": {"train": ["train", "hot"]}},
+    "si": {"data": {"support": ["support", "crystal"], "weights": {"crystal": 8}}},
 }
 
 
@@ -28,6 +29,6 @@ def test_as_init_writes_it(name, tmp_path):
     if "hot" in wanted["data"]:
         wanted["data"]["hot"] = [f"data/{Path(each).name}" for each in wanted["data"]["hot"]]
     for section, settings in OWN.get(name, {}).items():
-        assert len(settings) <= 3 and not settings.keys() & wanted[section].keys()
+        assert len(settings) <= 3 and all(wanted[section].get(key) != value for key, value in settings.items())
         wanted[section] |= settings
     assert found == wanted
