@@ -167,7 +167,7 @@ def test_bad_input(change, options, message):
 def test_command_line(tmp_path, capsys):
     bulk("Si", a=5.4).write(tmp_path / "si.xyz")
     picture, table = tmp_path / "a.png", tmp_path / "a.csv"
-    arguments = ["phonons", "si", str(tmp_path / "si.xyz"), "--supercell", "2", "2", "2", "--points", "20"]
+    arguments = ["phonons", "si", str(tmp_path / "si.xyz"), "--supercell", "2", "2", "2", "--points", "60"]
     assert main([*arguments, "--plot", str(picture), "--out", str(table)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Si2: supercell 2 x 2 x 2, 1 displacement"
@@ -175,7 +175,7 @@ def test_command_line(tmp_path, capsys):
     assert modes[3] == pytest.approx(15.2, rel=0.04) and modes[3:] == [modes[3]] * 3 and max(map(abs, modes[:3])) < 0.01
     assert picture.stat().st_size > 10_000
     columns = np.genfromtxt(table, delimiter=",", names=True)
-    assert columns.dtype.names[:3] == ("q1", "q2", "q3") and len(columns) == 20
+    assert columns.dtype.names[:3] == ("q1", "q2", "q3") and len(columns) == 60
     assert main([*arguments, "--born", str(tmp_path / "si.xyz")]) == 1
     assert "neither an output of ph.x" in capsys.readouterr().err
 
