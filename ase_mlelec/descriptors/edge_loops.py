@@ -144,7 +144,7 @@ def radial_functions(r, n, cutoff, inner, coefficients, radial, slope):
 
 @compiled
 def add_moments(radial, angular, first, last, moments):
-    """Fill the rows ``moments`` [n_radial, .] of one species, sum over its edges of R_n Y_lm."""
+    """Fill ``moments`` [n_radial, n_angular] of one species: sums over its edges of products such as R_n Y_lm."""
     width, n_radial, n_angular, zero = radial.shape[1] // LANES, len(radial), len(angular), every(load(radial, 0), 0.0)
     for n in range(0, n_radial, 2):
         m = min(n + 1, n_radial - 1)
@@ -294,25 +294,6 @@ def weighted_rows(rows, angular, order, n, weighted):
 
 
 @compiled
-def sums_over_edges(weighted, terms, first, last, species, sums):
-    """Fill ``sums`` [rows, species, K] of one species with the sums of R_j times each of the terms."""
-    width, n_rows, n_terms, zero = terms.shape[1] // LANES, len(weighted), len(terms), every(load(terms, 0), 0.0)
-    for i in range(0, n_rows, 2):
-        j = min(i + 1, n_rows - 1)
-        for k in range(0, n_terms, 2):
-            m, a, b, c, d = min(k + 1, n_terms - 1), zero, zero, zero, zero
-            for e in range(first, last):
-                p, q = load(weighted, i * width + e), load(weighted, j * width + e)
-                y, z = load(terms, k * width + e), load(terms, m * width + e)
-                a += p * y
-                b += p * z
-                c += q * y
-                d += q * z
-            sums[i, species, k], sums[i, species, m] = total(a), total(b)
-            sums[j, species, k], sums[j, species, m] = total(c), total(d)
-
-
-@compiled
 def all_series_moments(bounds, vec, kind, own_kind, constants, tables, moments, present):
     """Fill ``moments`` [C, rows, species, K], sums of R_j S_k(x_j), and ``present`` [C, species]; returns the largest x.
 
@@ -339,7 +320,7 @@ def all_series_moments(bounds, vec, kind, own_kind, constants, tables, moments, 
         weighted_rows(rows, angular, order, n, weighted)
         for s in range(n_species):
             present[c, s] = np.sum(near[ends[s] * LANES : ends[s + 1] * LANES] >= 0)
-            sums_over_edges(weighted, terms, ends[s], ends[s + 1], s, moments[c])
+            add_moments(weighted, terms, ends[s], ends[s + 1], moments[c][:, s])
     return largest
 
 
