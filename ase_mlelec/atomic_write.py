@@ -62,10 +62,24 @@ def _named(path, partial, error):
     inside = error.filename is None or partial.name in str(error.filename)
     if error.errno not in OF_DISK or not inside:
         return error
-    return OSError(
-        error.errno,
-        f"{path}: cannot be written ({os.strerror(error.errno)}); make room or choose another disk, and run it again",
-    )
+    return not_written(path, error, remedy="make room or choose another disk, and run it again")
+
+
+def not_written(path: str | PathLike, error: Exception, *, remedy: str, otherwise: str = "") -> OSError:
+    """OSError of one line about a file that could not be written.
+
+    Parameters
+    ----------
+    error : Exception
+        What happened. Libraries raise errors without a number of the system as well, such as RuntimeError.
+    remedy : str
+        What is safe, and what to do.
+    otherwise : str
+        The cause where ``error`` has no such number; default: its own text.
+    """
+    number = getattr(error, "errno", None)
+    cause = os.strerror(number) if number else otherwise or " ".join(str(error).split())
+    return OSError(number or errno.EIO, f"{path}: cannot be written ({cause}); {remedy}")
 
 
 @contextmanager

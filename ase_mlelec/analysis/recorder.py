@@ -29,7 +29,7 @@ from ase_mlelec.analysis.trajectory import (
     with_labels,
     writer_of,
 )
-from ase_mlelec.atomic_write import replacing
+from ase_mlelec.atomic_write import not_written, replacing
 
 if TYPE_CHECKING:
     from ase.md.md import MolecularDynamics
@@ -181,8 +181,8 @@ class _Frames:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 except OSError as error:
                     file.truncate(self._end)
-                    told = f"cannot be written ({error.strerror}); the frames before are safe: make room and go on"
-                    raise OSError(error.errno, f"{self.path}: {told}") from None
+                    safe = "the frames before are safe: make room and go on"
+                    raise not_written(self.path, error, remedy=safe) from None
         self._written = self._end + len(content)
 
     def keep(self) -> None:

@@ -41,7 +41,7 @@ from ase_mlelec.analysis.result_file import (
     stacked,
     write_rows,
 )
-from ase_mlelec.atomic_write import FileLock, remove_leftovers, replacing
+from ase_mlelec.atomic_write import FileLock, not_written, remove_leftovers, replacing
 
 PATIENCE = 50  # times as long as the last replacement of the file took, before the next one
 CHANGED = "numbers than were written (checksum)"
@@ -275,13 +275,8 @@ class ResultWriter:
         try:
             yield
         except (OSError, RuntimeError, KeyError) as error:  # of h5py, the last one too
-            number = getattr(error, "errno", None)
-            cause = os.strerror(number) if number else " ".join(str(error).split())
-            raise OSError(
-                number or errno.EIO,
-                f"{self.path}: cannot be written ({cause}); the {self.n_rows} rows before are safe, in it or "
-                "in the journal beside it: make room and repeat the call",
-            ) from None
+            safe = f"the {self.n_rows} rows before are safe, in it or in the journal beside it"
+            raise not_written(self.path, error, remedy=f"{safe}: make room and repeat the call") from None
 
 
 def _reserve(path, source, room):

@@ -8,7 +8,6 @@ import torch
 from ase.calculators.calculator import CalculatorSetupError
 from torch import Tensor
 
-from ase_mlelec.calculators.evaluation import energies_of
 from ase_mlelec.calculators.extrapolation import CHUNK
 from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results, volume_of
@@ -189,8 +188,12 @@ class HasHotElectrons(DifferentiatesSpectra):
         """Sum of the atomic energies of a model for the present structure, eV."""
         system, edges = self._geometry()
         parts = edges.up_to(model.descriptor.cutoff).chunks(CHUNK)
-        evaluated = partial(energies_of, model, system, False, False)
-        return sum(float(energy.double().sum()) for _, energy, *_ in map_chunks(evaluated, parts, device=self.device))
+
+        @torch.no_grad()  # of a thread, so that every chunk sets it
+        def evaluated(chunk):
+            return float(model(system, chunk[1], ["energy"])["energy"].double().sum())
+
+        return sum(map_chunks(evaluated, parts, device=self.device))
 
     # error bars -------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -195,6 +196,12 @@ class Frames(DataSet):
                 yield f"weight {frame.weight}".encode()
             for name, weight in sorted(frame.label_weights.items()):
                 yield f"weight of {name} {weight}".encode()
+
+
+def temperature_of(attributes: Mapping[str, Any]) -> float | None:
+    """Temperature of the electrons, K, to which the labels of a data set with these attributes belong, or None."""
+    found = attributes.get("settings", {}).get("electronic_temperature_K")
+    return float(found) if isinstance(found, int | float) else None
 
 
 def join(parts: Iterable[Frames]) -> Frames:

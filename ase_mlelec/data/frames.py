@@ -123,12 +123,6 @@ def has_keys(path: str | PathLike) -> bool:
     )
 
 
-def temperature_of(frames: Frames) -> float | None:
-    """Temperature of the electrons, K, to which the labels of a data set belong, where its attributes have it."""
-    found = frames.attributes.get("settings", {}).get("electronic_temperature_K")
-    return None if found is None else float(found)
-
-
 @formerly_positional("keys", "check")
 def read_all(
     paths: Iterable[str | PathLike],

@@ -80,6 +80,14 @@ def read_numbers(path: str | PathLike, what: str, text: str, error: type[Excepti
     return values
 
 
+def float_or(word: str | None, otherwise: float) -> float:
+    """The number that a word is, or ``otherwise`` where it is none or missing."""
+    try:
+        return float(word or "")
+    except ValueError:
+        return otherwise
+
+
 def fortran_floats(text: str) -> NDArray:
     """Array of the numbers in a text written by Fortran, which prints 1e-100 as 1.0-100 and may print D for E.
 

@@ -11,8 +11,8 @@ import numpy as np
 from ase.calculators.calculator import InputError
 
 from ase_mlelec.checks import check_atoms
-from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.data.frames import read_all, temperature_of
+from ase_mlelec.data.data_set import Frame, Frames, temperature_of
+from ase_mlelec.data.frames import read_all
 from ase_mlelec.data.hdf5 import FRAMES as DATA_SET
 from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of, opened
 from ase_mlelec.quantities import LABELS
@@ -145,7 +145,7 @@ def _temperature(path):
     if not is_of(path, DATA_SET):
         return None
     with opened(path, DATA_SET) as (_, attributes):
-        return temperature_of(Frames([], None, attributes))
+        return temperature_of(attributes)
 
 
 def _read_frames(paths, keys, progress):

@@ -4,7 +4,6 @@ A file is the output of torch.save, followed by MAGIC and the BLAKE2b digest (16
 without unpickling code.
 """
 
-import errno
 import hashlib
 import os
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ase_mlelec.atomic_write import replacing
+from ase_mlelec.atomic_write import not_written, replacing
 from ase_mlelec.checks import printable
 
 MAGIC = b"mlelec-checkpoint"
@@ -41,12 +40,11 @@ def save_checkpoint(path: str | PathLike, state: Mapping[str, Any]) -> None:
             torch.save(state, file)
             file.write(MAGIC + _digest(file, file.tell()))
     except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
-        cause = os.strerror(number) if number else "torch could not write all of it"  # a RuntimeError
-        raise OSError(
-            number or errno.EIO,
-            f"{path}: cannot be written ({cause}); the former "
-            "checkpoint is as it was: make room and start the training again",
+        raise not_written(
+            path,
+            error,
+            remedy="the former checkpoint is as it was: make room and start the training again",
+            otherwise="torch could not write all of it",  # a RuntimeError
         ) from None
 
 

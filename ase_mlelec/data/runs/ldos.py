@@ -20,6 +20,7 @@ from ase_mlelec.io.cube import read_cubes
 from ase_mlelec.io.espresso import PwResult, read_ldos
 from ase_mlelec.io.espresso.setup import Setup, read_setup
 from ase_mlelec.io.projections import broaden
+from ase_mlelec.io.text import float_or
 from ase_mlelec.io.upf import read_upf
 from ase_mlelec.physics import fermi
 
@@ -73,7 +74,7 @@ def _files(folder):
             title = TITLE.search(file.read(240).decode("ascii", errors="replace"))
         if title is None:
             continue
-        energy, width = (_number(word) for word in title.groups())
+        energy, width = (float_or(word, math.nan) for word in title.groups())
         kinds[each.suffix.lower() == ".cube"].setdefault(energy, each)
         widths.add(width)
     chosen = kinds[False] if len(kinds[False]) > 1 else kinds[True]
@@ -94,13 +95,6 @@ def _files(folder):
         )
     grid = np.linspace(energies[0], energies[-1], len(energies))
     return LdosFiles(folder, tuple(chosen[energy] for energy in energies), grid, widths.pop())
-
-
-def _number(word):
-    try:
-        return float(word)
-    except ValueError:
-        return math.nan
 
 
 class _Run(NamedTuple):

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from os import PathLike
 
-from ase_mlelec.data.data_set import Frame, Frames, join
+from ase_mlelec.data.data_set import Frame, Frames, join, temperature_of
 from ase_mlelec.data.runs.espresso import read_espresso
 from ase_mlelec.data.runs.find import DEPTH, Place, Texts, espresso_runs, paths_apart
 from ase_mlelec.data.runs.projected import ProjectedRun
@@ -87,8 +87,7 @@ def read_runs(
 
 def _check_temperatures(parts: Sequence[Frames], path: str | PathLike) -> None:
     """Raise ValueError where data sets with spectra are of different electronic temperatures."""
-    found = [part.attributes.get("settings", {}).get("electronic_temperature_K") for part in parts]
-    known = [each for each in found if isinstance(each, int | float)]
+    known = [each for part in parts if (each := temperature_of(part.attributes)) is not None]
     if known and max(known) - min(known) > SAME_TEMPERATURE * max(known):
         raise ValueError(
             f"{path}: its electrons are at {known[-1]:g} K, those of the data beside it at {known[0]:g} K, and one data "

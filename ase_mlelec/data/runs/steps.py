@@ -15,7 +15,7 @@ from ase_mlelec.data.runs.find import PROJECTIONS, XML, program_of
 from ase_mlelec.io.espresso.common import EspressoError, find_file
 from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, PwResult, read_pw
 from ase_mlelec.io.espresso.pw_text import MARK, SITE_ROW, is_converged, parse_pw_text, whole_steps
-from ase_mlelec.io.text import read_text
+from ase_mlelec.io.text import float_or, read_text
 
 CHARGED = "on which its energy depends, and which no model knows: leave neutral cells and cells of other charges apart"
 ROUNDED = 0.006  # e, of numbers with two digits
@@ -80,13 +80,13 @@ def read_run(path: str | PathLike) -> Frames:
 def charge_of(text: str) -> float:
     """Charge of the cell, e, from the text or the XML of pw.x; 0 where it does not tell."""
     if found := re.search(r"<tot_charge>\s*([-+.\deE]{1,40})\s*</tot_charge>", text):
-        return _number(found[1])
+        return float_or(found[1], 0.0)
     table = re.search(r"atomic species +valence +mass +pseudopotential\n((?:[ \t]+\S.*\n)*)", text)
     electrons = re.search(r"number of electrons +=[ \t]*([\d.]{1,40})", text)
     if not table or not electrons:
         return 0.0
     valence = {
-        name: _number(value) for name, value in re.findall(r"^\s*(\S+)\s+([\d.]{1,40})\s", table[1], re.MULTILINE)
+        name: float_or(value, 0.0) for name, value in re.findall(r"^\s*(\S+)\s+([\d.]{1,40})\s", table[1], re.MULTILINE)
     }
     start = SITE_ROW.search(text)
     labels: list[str] = []
@@ -96,16 +96,9 @@ def charge_of(text: str) -> float:
         labels.append(row[2])
     if not set(labels) <= valence.keys():
         return 0.0
-    charge = sum(valence[label] for label in labels) - _number(electrons[1])
+    charge = sum(valence[label] for label in labels) - float_or(electrons[1], 0.0)
     whole = all(valence[label].is_integer() for label in labels)
     return round(charge, 2) if labels and abs(charge) > ROUNDED * (1 if whole else len(labels)) else 0.0
-
-
-def _number(word):
-    try:
-        return float(word)
-    except ValueError:
-        return 0.0
 
 
 def _steps(text, last, converged):

@@ -3,7 +3,7 @@
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import spglib
@@ -16,6 +16,7 @@ from ase_mlelec.data.runs.steps import CHARGED
 from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
+from ase_mlelec.io.text import float_or
 from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
 
 REFERENCE = "average electrostatic potential of the cell (VASP)"
@@ -136,18 +137,18 @@ def _projected(place, run: Vasprun, frame: Frame) -> ProjectedRun:
             f"{place.save}: the cell has a charge of {charge:g} e (NELECT), and spectra are filled with the electrons of "
             "neutral atoms; leave the run out"
         )
-    kind, width = (_number(own.get(name), start) for name, start in (("ISMEAR", 1), ("SIGMA", 0.2)))
-    settings = {"program": f"VASP {own.get('version', '')}".strip()}
+    kind, width = (float_or(own.get(name), start) for name, start in (("ISMEAR", 1), ("SIGMA", 0.2)))
+    settings: dict[str, Any] = {"program": f"VASP {own.get('version', '')}".strip()}
     for name in "GGA", "METAGGA", "ENMAX":
         if own.get(name, "--").strip("- "):
             settings[name] = own[name]
     settings |= {"kpoints_dos": run.mesh, "smearing": SMEARING.get(int(kind), f"Methfessel-Paxton {kind:g}")}
     if kind >= -1:
         settings["smearing_width_eV"] = width
-    if _number(own.get("ISPIN"), 1) == 2:
+    if float_or(own.get("ISPIN"), 1) == 2:
         settings["spins"] = "both, added"
     levels, temperature = _symmetrized(run, frame.atoms), width / units.KB if kind == -1 else None
-    fixed = _number(own.get("NUPDOWN"), -1)
+    fixed = float_or(own.get("NUPDOWN"), -1)
     if "spins" in settings and fixed >= 0:
         wrong = other_magnetization(levels, run.n_electrons, fixed, temperature)
         if wrong:
@@ -174,22 +175,15 @@ def _charge(run):
     return charge if abs(charge) > 1e-3 and set(run.symbols) <= run.valence.keys() else 0.0
 
 
-def _number(text, otherwise):
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return otherwise
-
-
 def _symmetrized(run, atoms) -> Projections:
     """Shares averaged over equivalent atoms, where VASP reduced the k-points by symmetry (ISYM of 1 or more)."""
-    if _number(run.parameters.get("ISYM"), 2) < 1:
+    if float_or(run.parameters.get("ISYM"), 2) < 1:
         return run.projections
     cell = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
         try:
-            found = spglib.get_symmetry(cell, symprec=_number(run.parameters.get("SYMPREC"), 1e-5))
+            found = spglib.get_symmetry(cell, symprec=float_or(run.parameters.get("SYMPREC"), 1e-5))
         except _FAILURE:
             found = None
     return run.projections if found is None else run.projections.averaged(found["equivalent_atoms"])

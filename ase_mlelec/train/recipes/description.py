@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_mlelec.data.frames import Frames
+from ase_mlelec.data.data_set import Frames, temperature_of
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.recipes.shared import COPIED
@@ -14,7 +14,7 @@ from ase_mlelec.train.recipes.shared import COPIED
 def describe(frames: Frames, config: Config) -> dict[str, Any]:
     """Metadata of a model that is trained on ``frames``, dict of JSON types."""
     described = {name: frames.attributes[name] for name in COPIED if name in frames.attributes}
-    temperature = frames.attributes.get("settings", {}).get("electronic_temperature_K")
+    temperature = temperature_of(frames.attributes)
     if temperature is not None:
         described["electronic_temperature_K"] = temperature
     valence = frames.attributes.get("valence_electrons")

@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ase_mlelec.data.data_set import Frame
-from ase_mlelec.data.frames import Frames, join, read_all, temperature_of
+from ase_mlelec.data.data_set import Frame, temperature_of
+from ase_mlelec.data.frames import Frames, join, read_all
 from ase_mlelec.hot_energies import HotEnergies
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, EnergyConfig
@@ -34,7 +34,7 @@ def read_changes(parts: Mapping[str, Frames], config: Config) -> dict[float, dic
         For data sets without a temperature or of one that is known, structures that differ from those of their name, and
         data sets of which no structure is trained on.
     """
-    reference = temperature_of(parts["train"])
+    reference = temperature_of(parts["train"].attributes)
     found: dict[float, dict[str, Frames]] = {}
     for name in config.data.hot:
         frames = read_all([config.folder / name], keys=config.data.keys.given, check=check_frames)
@@ -58,7 +58,7 @@ def fit_hot_energies(
         found.append(_change_of(twin.heads["energy"]))
     if found:
         last = model.heads["energy"].nets.last
-        reference = cast(float, temperature_of(next(iter(changes.values()))["train"]))
+        reference = cast(float, temperature_of(next(iter(changes.values()))["train"].attributes))
         hot = HotEnergies(reference, list(changes), len(last), last[0].in_features)
         hot.changes = torch.stack(found)
         model.hot = hot
@@ -66,7 +66,7 @@ def fit_hot_energies(
 
 
 def _checked_temperature(name, frames, reference):
-    temperature = temperature_of(frames)
+    temperature = temperature_of(frames.attributes)
     if temperature is None or reference is None:
         raise ValueError(
             f"{name}: got energies without electronic_temperature_K in the settings of "
