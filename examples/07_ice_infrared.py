@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from ase.io import read
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepWannierCalculator
@@ -23,7 +24,7 @@ from ase_mlelec.analysis.plots import COLORS, plot_spectrum, plot_stack
 from ase_mlelec.physics import spectra
 
 sys.path.insert(0, str(Path(__file__).parent / "dft"))
-import ice
+from ice_dynamics import STEP, chain, pressure_of
 from trajectories import EVERY, strongest, trajectory
 
 HERE = Path(__file__).parent
@@ -54,19 +55,19 @@ def runs(calc, arguments):
     if arguments.time < 1:
         raise SystemExit(f"--time: got {arguments.time} ps, need 1 or more")
     folder = folder_of(arguments)
-    starts = ice.chain(calc, arguments.pressures, folder, arguments.repeat, TEMPERATURE)
+    starts = chain(calc, arguments.pressures, folder, arguments.repeat, TEMPERATURE)
     for pressure, (name, atoms) in zip(arguments.pressures, starts):
         yield name, atoms.copy(), dynamics(atoms, folder / name, arguments.time, pressure)
 
 
 def dynamics(atoms, path, picoseconds, seed):
-    pressure = {"pressure": lambda atoms: ice.pressure_of(atoms.get_stress(voigt=False, include_ideal_gas=True))}
-    return trajectory(atoms, path, picoseconds, ice.STEP, TEMPERATURE, seed, pressure)
+    pressure = {"pressure": lambda atoms: pressure_of(atoms.get_stress(voigt=False, include_ideal_gas=True))}
+    return trajectory(atoms, path, picoseconds, STEP, TEMPERATURE, seed, pressure)
 
 
 def heavy_spectrum(calc, folder, pressure, picoseconds):
     """As ``absorption``, of D2O that begins as H2O at the pressure does, with momenta of the same temperature."""
-    atoms = ice.read(folder / f"{pressure}GPa.extxyz")
+    atoms = read(folder / f"{pressure}GPa.extxyz")
     light, momenta = atoms.get_masses(), atoms.get_momenta()
     atoms.set_masses(np.where(atoms.symbols == "H", DEUTERIUM, light))
     atoms.set_momenta(momenta * np.sqrt(atoms.get_masses() / light)[:, None])
@@ -76,7 +77,7 @@ def heavy_spectrum(calc, folder, pressure, picoseconds):
 
 def spectrum(dipoles, run, volume):
     """Wavenumbers cm^-1 and alpha n cm^-1 of some of the dipoles of a run, at the resolution that a block allows."""
-    step = EVERY * ice.STEP
+    step = EVERY * STEP
     finest = 1.01 * spectra.finest_resolution(step * (len(run["dipoles"]) // N_BLOCKS))
     return spectra.infrared(dipoles, step, run["temperature"].mean(), volume, resolution=max(RESOLUTION, finest))
 

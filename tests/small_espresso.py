@@ -191,10 +191,10 @@ def run_script(name, folder):
         atoms.rattle(0.05, seed=1)
         return aluminium.calculate(atoms, folder / name, 933.0, 6.0), folder / name / "scf.out"
     assert name == "ice"
-    import ice
+    import ice_labels
 
     atoms = Atoms(molecule("H2O"), cell=[5, 5, 5], pbc=True)
-    return ice.calculate(atoms, folder / name, None, 12.0), folder / name / "scf.out"
+    return ice_labels.calculate(atoms, folder / name, None, 12.0), folder / name / "scf.out"
 
 
 def main():

@@ -18,7 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
 import espresso
 import kmesh
 import mgo
+import mgo_convergence
+import mgo_labels
 from born_mayer import CHARGE, REPULSION, BornMayer
+from mgo_structures import MODEL_PLAN, PLAN, TESTS, TRAINING, lattice, model_snapshot, sample, snapshot
 
 # the classical potential ----------------------------------------------------------------------------------------------
 
@@ -73,25 +76,27 @@ def test_coulomb_forces_are_near_those_of_ewald():
 
 def test_plan():
     """No seed twice, none of those that are kept for others; tests at pressures between those that train."""
-    plans = mgo.PLAN + mgo.MODEL_PLAN
+    plans = PLAN + MODEL_PLAN
     seeds = [seed for _, _, constants, count, first in plans for seed in range(first, first + count * len(constants))]
     assert len(set(seeds)) == len(seeds) and max(seeds) < 1000
-    for one, middle, other in zip(mgo.TRAINING, mgo.TESTS, list(mgo.TRAINING)[1:]):
+    for one, middle, other in zip(TRAINING, TESTS, list(TRAINING)[1:]):
         assert one < middle < other
-        assert mgo.TESTS[middle] == pytest.approx((mgo.TRAINING[one] + mgo.TRAINING[other]) / 2, abs=0.5)
+        assert TESTS[middle] == pytest.approx((TRAINING[one] + TRAINING[other]) / 2, abs=0.5)
     roles = [
-        mgo.role(f"{kind}-{n}-{1000 * a:.0f}-{first + t * count + k:03d}")
+        mgo_labels.role(f"{kind}-{n}-{1000 * a:.0f}-{first + t * count + k:03d}")
         for kind, n, constants, count, first in plans
         for t, a in enumerate(constants)
         for k in range(count)
-        if a in mgo.TRAINING
+        if a in TRAINING
     ]
     assert set(roles) == {"train", "validation", "size", "hot", "hot_test"}
     for one, held in ("train", "validation"), ("hot", "hot_test"):
         assert 0.1 < roles.count(held) / (roles.count(one) + roles.count(held)) < 0.2
-    assert mgo.role("einstein-8-3347-205") == "test"
+    assert mgo_labels.role("einstein-8-3347-205") == "test"
     planned = {f"{kind}-{n}-{1000 * a:.0f}" for kind, n, constants, *_ in plans for a in constants}
-    assert all(name.rsplit("-", 1)[0] in planned for name in (*mgo.CONVERGENCE, *mgo.PULAY_STRUCTURES))
+    assert all(
+        name.rsplit("-", 1)[0] in planned for name in (*mgo_convergence.CONVERGENCE, *mgo_convergence.PULAY_STRUCTURES)
+    )
 
 
 @pytest.mark.parametrize("kind", ["einstein", "classical"])
@@ -101,7 +106,7 @@ def test_displacements(kind):
     for a in 3.293, 3.502:  # not strained
         moved = []
         for seed in range(6 if kind == "einstein" else 2):
-            atoms = mgo.snapshot(kind, 8, a, seed)
+            atoms = snapshot(kind, 8, a, seed)
             assert atoms.cell.cellpar() == pytest.approx([a] * 3 + [90] * 3)
             shift = atoms.positions - bulk("MgO", "rocksalt", a=a, cubic=True).positions
             moved.append(shift - shift.mean(axis=0))
@@ -114,9 +119,9 @@ def test_displacements(kind):
 
 
 def test_cells_that_train_are_strained():
-    volumes = [mgo.snapshot("einstein", 16, 3.38, seed).get_volume() for seed in range(20)]
+    volumes = [snapshot("einstein", 16, 3.38, seed).get_volume() for seed in range(20)]
     assert np.mean(volumes) == pytest.approx(2 * 3.38**3, rel=0.01) and 0.004 < np.std(volumes) / (2 * 3.38**3) < 0.03
-    angles = mgo.snapshot("einstein", 16, 3.38, 0).cell.angles()
+    angles = snapshot("einstein", 16, 3.38, 0).cell.angles()
     assert 0.05 < abs(angles - 90).max() < 4
 
 
@@ -136,18 +141,18 @@ class Springs(Calculator):
 
 def test_snapshots_of_a_model():
     """Its MD finds the density of the pressure; a run that leaves what is reasonable is dropped."""
-    atoms = mgo.model_snapshot("model", 8, 3.293, 1, Springs())
+    atoms = model_snapshot("model", 8, 3.293, 1, Springs())
     assert atoms.get_volume() == pytest.approx(3.27**3 * np.exp(46 / 2000), rel=0.01) and atoms.calc is None
     shift = atoms.positions - bulk("MgO", "rocksalt", a=atoms.cell[0, 0], cubic=True).positions
     assert 0.04 < np.std(shift - shift.mean(axis=0)) < 0.15
     hard = Springs()
     hard.bulk_modulus = 6000
-    assert mgo.model_snapshot("model", 8, 3.56, 1, hard) is None
+    assert model_snapshot("model", 8, 3.56, 1, hard) is None
 
 
 def test_sampling_goes_on_where_it_stopped(tmp_path):
     plan = [("einstein", 8, (3.27, 3.56), 3, 10), ("einstein", 16, (3.347,), 2, 30)]
-    mgo.sample(tmp_path / "whole.extxyz", mgo.snapshot, plan)
+    sample(tmp_path / "whole.extxyz", snapshot, plan)
     whole = read(tmp_path / "whole.extxyz", ":")
     assert [atoms.info["name"] for atoms in whole] == [
         *(f"einstein-8-3270-{k:03d}" for k in (10, 11, 12)),
@@ -156,7 +161,7 @@ def test_sampling_goes_on_where_it_stopped(tmp_path):
         "einstein-16-3347-031",
     ]
     write(tmp_path / "some.extxyz", whole[::2])
-    mgo.sample(tmp_path / "some.extxyz", mgo.snapshot, plan)
+    sample(tmp_path / "some.extxyz", snapshot, plan)
     found = {atoms.info["name"]: atoms for atoms in read(tmp_path / "some.extxyz", ":")}
     assert len(found) == 8
     for atoms in whole:
@@ -166,10 +171,10 @@ def test_sampling_goes_on_where_it_stopped(tmp_path):
 
 def test_labels_are_made_of_every_pressure_in_turn(tmp_path, monkeypatch):
     """At any time the same share of every kind and pressure is done, whatever their number."""
-    mgo.sample(
+    sample(
         tmp_path / "all.extxyz",
-        mgo.snapshot,
-        [("einstein", 8, mgo.TRAINING, 6, 0), ("einstein", 8, mgo.TESTS, 2, 100), ("einstein", 16, (3.27,), 1, 200)],
+        snapshot,
+        [("einstein", 8, TRAINING, 6, 0), ("einstein", 8, TESTS, 2, 100), ("einstein", 16, (3.27,), 1, 200)],
     )
     done = []
     monkeypatch.setattr(mgo, "label", lambda atoms, work: done.append(atoms.info["name"].split("-")))
@@ -177,7 +182,7 @@ def test_labels_are_made_of_every_pressure_in_turn(tmp_path, monkeypatch):
     mgo.main()
     assert len(done) == 39 and done[-1][1] == "16"
     half = [a for _, _, a, _ in done[:19]]
-    assert sorted(half) == sorted(f"{1000 * a:.0f}" for a in [*mgo.TRAINING] * 3 + [*mgo.TESTS])
+    assert sorted(half) == sorted(f"{1000 * a:.0f}" for a in [*TRAINING] * 3 + [*TESTS])
 
 
 # labels ---------------------------------------------------------------------------------------------------------------
@@ -210,20 +215,20 @@ def point_weights(mesh):
 def test_levels_of_a_gap():
     atoms, bands = bulk("MgO", "rocksalt", a=3.4, cubic=True), small_bands()
     bands.eigenvalues[1:] += np.sign(bands.eigenvalues[1:] - 15)  # Γ has both edges
-    found = mgo.levels(atoms, bands)
+    found = mgo_labels.levels(atoms, bands)
     assert (found.valence_band_maximum, found.conduction_band_minimum) == (10.0, 20.0)
     assert found.projected_electrons == pytest.approx(0.97 * 32)
-    plain = mgo.levels(atoms, bands, 1)
+    plain = mgo_labels.levels(atoms, bands, 1)
     filling = 1 / (1 + np.exp((bands.eigenvalues - plain.fermi_level) / (8.617333e-5 * 5000)))
     assert bands.kpoint_weights @ filling.sum(axis=1) == pytest.approx(32, abs=1e-9)
     assert plain[1:] == found[1:] and 12 < found.fermi_level < 18
     # two levels, alike but for their energies: half way
     two = Projections(np.array([[1.0, 4.0]]), np.array([2.0]), np.zeros((1, 2, 1)))
-    assert mgo.fermi_level(two, 2, 5000.0) == pytest.approx(2.5, abs=1e-8)
+    assert mgo_labels.fermi_level(two, 2, 5000.0) == pytest.approx(2.5, abs=1e-8)
 
 
 def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
-    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, [("einstein", 8, (3.27, 3.347), 2, 4)])
+    sample(tmp_path / "all.extxyz", snapshot, [("einstein", 8, (3.27, 3.347), 2, 4)])
     calls, work = [], tmp_path / "work"
     stress = np.diag([-1.0, -2.0, -3.0])
 
@@ -244,17 +249,17 @@ def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
         assert kpts == (3, 3, 3)
         return small_bands(n=3)
 
-    monkeypatch.setattr(mgo, "DOS_MESH", 3)
-    monkeypatch.setattr(mgo, "calculate_energy", energy)
-    monkeypatch.setattr(mgo, "calculate_bands", projected)
+    monkeypatch.setattr(mgo_labels, "DOS_MESH", 3)
+    monkeypatch.setattr(mgo_labels, "calculate_energy", energy)
+    monkeypatch.setattr(mgo_labels, "calculate_bands", projected)
     for _ in range(2):
-        espresso.label_all(mgo.label, tmp_path / "all.extxyz", work, "0/1", lambda atoms: atoms.info["share"])
+        espresso.label_all(mgo_labels.label, tmp_path / "all.extxyz", work, "0/1", lambda atoms: atoms.info["share"])
     assert len(calls) == 4 and len(list(work.iterdir())) == 4  # the second time there was nothing to do
-    mgo.collect(work, tmp_path / "mgo.h5")
+    mgo_labels.collect(work, tmp_path / "mgo.h5")
     output = capsys.readouterr().out
     assert "test: 2; by lattice constant in mÅ: {'3347': 2}" in output and "gaps from 10.00 to 10.00 eV" in output
     next(work.glob("*.npz")).unlink()  # a later collection adds to what is there
-    mgo.collect(work, tmp_path / "mgo.h5")
+    mgo_labels.collect(work, tmp_path / "mgo.h5")
     frames = read_frames(tmp_path / "mgo.h5")
     assert [(frame.name, frame.group) for frame in frames] == [
         ("einstein-8-3270-004", "train"),
@@ -267,7 +272,7 @@ def test_labels_and_the_data_set(tmp_path, monkeypatch, capsys):
     for frame in frames:
         assert (frame.atoms.symbols == images[frame.name].symbols).all()
         np.testing.assert_allclose(frame.atoms.positions, images[frame.name].positions)
-        virial = -stress * frame.atoms.get_volume() + 8 * mgo.PULAY_VIRIAL * np.eye(3)
+        virial = -stress * frame.atoms.get_volume() + 8 * mgo_labels.PULAY_VIRIAL * np.eye(3)
         np.testing.assert_allclose(frame.labels["virial"], virial)
         np.testing.assert_allclose(frame.labels["forces"], np.arange(24.0).reshape(8, 3))
         gap = abs(frames.energies) < 3  # from the Fermi level, in the middle
@@ -313,25 +318,26 @@ def test_convergence(tmp_path, monkeypatch):
     """Errors of meshes whose bands are known to be off by a factor, against the spread of the densest one's atoms."""
     small = {"CONVERGENCE_MESHES": (3, 4), "BEST_MESH": 4, "DOS_MESH": 3, "CONVERGENCE_WIDTHS": (0.04,)}
     for name, value in small.items():
-        monkeypatch.setattr(mgo, name, value)
+        monkeypatch.setattr(mgo_convergence, name, value)
+    monkeypatch.setattr(mgo_labels, "DOS_MESH", 3)
     plan = [("einstein", 8, (3.27,), 1, 0), ("einstein", 8, (3.38,), 1, 24)]
-    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, plan)
+    sample(tmp_path / "all.extxyz", snapshot, plan)
     (tmp_path / "work" / "convergence").mkdir(parents=True)
     calls = []
-    monkeypatch.setattr(mgo, "calculate_energy", lambda atoms, directory: directory.mkdir())
+    monkeypatch.setattr(mgo_convergence, "calculate_energy", lambda atoms, directory: directory.mkdir())
 
     def projected(atoms, directory, kpts):
         calls.append(kpts)
         bands = small_bands(n=kpts[0])
         return Projections(bands.eigenvalues, bands.kpoint_weights, bands.site_weights * (1 if kpts[0] == 4 else 0.9))
 
-    monkeypatch.setattr(mgo, "calculate_bands", projected)
+    monkeypatch.setattr(mgo_convergence, "calculate_bands", projected)
     for _ in range(2):
-        mgo.convergence(tmp_path / "all.extxyz", tmp_path / "work", tmp_path / "table.csv")
+        mgo_convergence.convergence(tmp_path / "all.extxyz", tmp_path / "work", tmp_path / "table.csv")
     assert calls == [(3, 3, 3), (4, 4, 4)] * 2
     head, *rows = (line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines())
     assert len(rows) == 2 * 2 * 2 * 3  # structures, elements, ranges of energy, and meshes but for the best one
-    dos = small_bands(n=3).site_dos(mgo.ENERGIES, width=0.04 * units.Ry)
+    dos = small_bands(n=3).site_dos(mgo_convergence.ENERGIES, width=0.04 * units.Ry)
     magnesium = bulk("MgO", "rocksalt", a=3.4, cubic=True).symbols == "Mg"
     spread = np.sqrt(dos[magnesium].var(axis=0).mean())
     for mesh, between, error in ("3^3", "0", 0.1), ("3^3", "1", 0.1), ("4^3", "0", 0.0):
@@ -355,11 +361,11 @@ def test_inputs(tmp_path, monkeypatch, n_atoms, energy, dos, bands):
             name, " ".join((Path(directory) / f"{name}.in").read_text().split())
         ),
     )
-    monkeypatch.setattr(mgo, "read_pw", lambda path: None)
-    monkeypatch.setattr(mgo, "read_projections", lambda path, output: None)
-    atoms = Atoms(mgo.lattice(n_atoms, 3.4, np.random.default_rng(0)))
-    mgo.calculate_energy(atoms, tmp_path)
-    mgo.calculate_bands(atoms, tmp_path, mgo.mesh(atoms, mgo.DOS_MESH))
+    monkeypatch.setattr(mgo_labels, "read_pw", lambda path: None)
+    monkeypatch.setattr(mgo_labels, "read_projections", lambda path, output: None)
+    atoms = Atoms(lattice(n_atoms, 3.4, np.random.default_rng(0)))
+    mgo_labels.calculate_energy(atoms, tmp_path)
+    mgo_labels.calculate_bands(atoms, tmp_path, mgo_labels.mesh(atoms, mgo_labels.DOS_MESH))
     assert "K_POINTS automatic {} {} {} 1 1 1".format(*energy) in given["scf"]
     assert "K_POINTS automatic {} {} {} 0 0 0".format(*dos) in given["nscf"]
     for name in "scf", "nscf":
@@ -370,13 +376,13 @@ def test_inputs(tmp_path, monkeypatch, n_atoms, energy, dos, bands):
 
 def test_pulay(tmp_path, monkeypatch):
     """Energies that fall by 0.3 eV per atom and unit of the cutoff's logarithm."""
-    monkeypatch.setattr(mgo, "PULAY_STRUCTURES", ("einstein-8-3270-000",))
-    mgo.sample(tmp_path / "all.extxyz", mgo.snapshot, [("einstein", 8, (3.27,), 1, 0)])
+    monkeypatch.setattr(mgo_convergence, "PULAY_STRUCTURES", ("einstein-8-3270-000",))
+    sample(tmp_path / "all.extxyz", snapshot, [("einstein", 8, (3.27,), 1, 0)])
 
     def energy(atoms, directory, cutoff):
         directory.mkdir(exist_ok=True)
         return PwResult([], None, None, -0.3 * 8 * np.log(cutoff))
 
-    monkeypatch.setattr(mgo, "calculate_energy", energy)
-    mgo.pulay(tmp_path / "all.extxyz", tmp_path, tmp_path / "pulay.csv")
+    monkeypatch.setattr(mgo_convergence, "calculate_energy", energy)
+    mgo_convergence.pulay(tmp_path / "all.extxyz", tmp_path, tmp_path / "pulay.csv")
     assert (tmp_path / "pulay.csv").read_text().splitlines()[1].endswith(",0.2000")
