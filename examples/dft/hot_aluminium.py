@@ -12,11 +12,10 @@ Files of further temperatures have a few tests.  At 20,000 K energies at 4^3 k p
 energies are no reference for hot ones: the temperature of the energies is 20,000 K.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
-from hot_electrons import label
+from hot_electrons import label, run
 
 from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.data.snapshots import Snapshots
@@ -103,23 +102,5 @@ def collect(work, folder):
     print(f"bands complete below {min(complete):.2f} eV")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("label")
-    command.add_argument("work", type=Path)
-    command = commands.add_parser("tests")
-    command.add_argument("work", type=Path)
-    command = commands.add_parser("collect")
-    command.add_argument("work", type=Path)
-    command.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "collect":
-        collect(arguments.work, arguments.folder)
-        return
-    arguments.work.mkdir(exist_ok=True)
-    (label_tests if arguments.command == "tests" else label_all)(arguments.work)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, collect, "folder", label=label_all, tests=label_tests)

@@ -138,24 +138,31 @@ def read(path):
         return file["energies"][:], found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def label_all(work):
+    known = structures()
+    for name, temperatures in PLAN:
+        for temperature in temperatures:
+            label(name, known[name], temperature, work)
+
+
+def run(text, collect, target, **labels):
+    """Command line of a script: a subcommand for each of ``labels``, called with the folder of labels, and ``collect``.
+
+    text : help; collect : callable of the folder of labels and a path, whose name in the help is ``target``
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("label")
-    command.add_argument("work", type=Path)
-    command = commands.add_parser("collect")
-    command.add_argument("work", type=Path)
-    command.add_argument("target", type=Path)
+    for name in (*labels, "collect"):
+        command = commands.add_parser(name)
+        command.add_argument("work", type=Path)
+    command.add_argument("target", metavar=target, type=Path)
     arguments = parser.parse_args()
     if arguments.command == "collect":
         collect(arguments.work, arguments.target)
         return
     arguments.work.mkdir(exist_ok=True)
-    known = structures()
-    for name, temperatures in PLAN:
-        for temperature in temperatures:
-            label(name, known[name], temperature, arguments.work)
+    labels[arguments.command](arguments.work)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, collect, "target", label=label_all)
