@@ -44,7 +44,7 @@ def main() -> None:
     calc, images = DeepDOSCalculator("si"), structures(arguments.folder)
     images["crystal"] = crystal(calc)
     found = {name: (dft(name, atoms, arguments.folder), of_model(calc, atoms)) for name, atoms in images.items()}
-    picture(found, images, calc).savefig(arguments.out.with_name("amorphous.png"), dpi=120)
+    picture(found, images).savefig(arguments.out.with_name("amorphous.png"), dpi=120)
     arguments.out.write_text("\n".join(report(found, images)) + "\n", encoding="utf-8")
 
 
@@ -163,7 +163,7 @@ def _dos_row(name: str, true: dict, model: dict, n_atoms: int) -> str:
     return f"| {name} | {off:.4f} | {levels[0]:.3f} | {levels[1]:.3f} | {at[0]:.3f} | {at[1]:.3f} |"
 
 
-def picture(found: dict, images: dict, calc: DeepDOSCalculator) -> Figure:
+def picture(found: dict, images: dict) -> Figure:
     """DOS of crystal and glass, of DFT and of the model, whose labels are projections on functions of atoms."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for panel, name in zip(figure.subplots(1, 2, sharey=True), ("crystal", "amorphous")):

@@ -26,7 +26,7 @@ def ours(case):
 
     torch.manual_seed(0)
     frames = join([read_frames(Path(system)) for system in case["systems"]])
-    model, loss = _model(case, frames)
+    model, loss = _model(case)
     standardize(model, frames)
     model.to(getattr(torch, case["precision"]))
     run = Run(FrameProblem(model, frames, loss, batch_size=case["batch"]), Schedule(1e-3, 1e-6), 10_000, None)
@@ -37,7 +37,7 @@ def ours(case):
     return marks, {"ase-mlelec": ase_mlelec.__version__, "torch": torch.__version__}
 
 
-def _model(case, frames):
+def _model(case):
     """(Model of one quantity, its loss) with the architecture of deepmd-kit's input."""
     import numpy as np
 

@@ -27,7 +27,7 @@ def draw(
     figure.suptitle(f"Round {last['round']}: {last['labels_before']} labels learned, {last['labels']} new")
     _draw_scores(scores, config, frames)
     _draw_shares(shares, config, summaries)
-    _draw_errors(errors, config, summaries)
+    _draw_errors(errors, summaries)
     _draw_pairs(pairs, config, summaries)
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
@@ -72,7 +72,7 @@ def _draw_shares(ax, config, summaries):
     ax.legend(frameon=True, loc="lower left")
 
 
-def _draw_errors(ax, config, summaries):
+def _draw_errors(ax, summaries):
     """Errors on held-out structures, relative to those of the first round."""
     titles = {
         measure.key: f"{measure.title} ({measure.unit})" for row in QUANTITIES.values() for measure in row.measures

@@ -82,18 +82,20 @@ def run_loop(
         After a signal to stop.
     """
     log = Log.of(progress)
-    run = Run(problem, schedule, steps, checkpoint, seconds=seconds, patience=patience, unit=unit, identity=identity)
-    run.interval, run.keep, run.curve = interval, keep, curve
-    files = {"checkpoint": checkpoint, "learning curve": curve}
-    about = dict(getattr(problem, "about", {}))
-    if about:
-        about["errors"] = f"of a step / {'of what is watched' if problem.watched else 'of all training data'}"
-    log.block(
-        f"training {getattr(problem, 'title', '')}".rstrip(),
-        log.about | about | {name: str(path or "") for name, path in files.items()},
+    run = Run(
+        problem,
+        schedule,
+        steps,
+        checkpoint,
+        interval=interval,
+        curve=curve,
+        seconds=seconds,
+        patience=patience,
+        keep=keep,
+        unit=unit,
+        identity=identity,
     )
-    if run.told:
-        log.tell(run.told)
+    _begin_log(log, run)
     with stopping() as stop, log.progress(total=run.end, done=run.step, unit=unit):
         while not run.ended:
             errors = run.make_step(stop if processes.world() == 1 else None)
@@ -101,13 +103,25 @@ def run_loop(
             if stop:
                 run.interrupted(stop)
             if errors is not None:
-                run.save(curve)
+                run.save()
             if run.due:
                 run.keep_all()
             log.advance(run.end)
             if log.due or (run.ended and log.show):
                 log.line(run.line(log))
     return run.finish()
+
+
+def _begin_log(log, run):
+    """Block about a run, and what its checkpoint meant for it."""
+    problem = run.problem
+    about = dict(getattr(problem, "about", {}))
+    if about:
+        about["errors"] = f"of a step / {'of what is watched' if problem.watched else 'of all training data'}"
+    files = {"checkpoint": str(run.path or ""), "learning curve": str(run.curve or "")}
+    log.block(f"training {getattr(problem, 'title', '')}".rstrip(), log.about | about | files)
+    if run.told:
+        log.tell(run.told)
 
 
 def batch_of_step(n: int, batch_size: int, seed: int, step: int) -> np.ndarray:

@@ -45,32 +45,31 @@ def train_members(config: Config, progress: bool | Log = True) -> Iterator:
     """Train the members of a committee one after the other: iterator over (Config of the member, Model)."""
     if processes.world() > 1 and (config.hamiltonian or config.ldos):
         raise ValueError("processes of torchrun share the training of quantities of atoms only; start a single process")
-    stem = config.output.model.removesuffix(".safetensors")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members
-    members = (
-        [config]
-        if config.committee == 1
-        else [
-            config.model_copy(
-                update={
-                    "committee": 1,
-                    "minutes": config.minutes and config.minutes / config.committee,
-                    "seed": config.seed + k,
-                    "output": OutputConfig(model=f"{stem}-{k}.safetensors"),
-                }
-            )
-            for k in range(config.committee)
-        ]
-    )
     recipe: Callable[..., Model] = train_hamiltonian if config.hamiltonian else train_frames
     if config.ldos:
         recipe = partial(train_ldos, cache=cache)
     with _alone(config):
-        for member in members:
+        for member in _members(config):
             with explained(partial(_how_to_go_on, member)):
                 model = recipe(member, progress=progress)
             yield member, model
         cache.unlink(missing_ok=True)
+
+
+def _members(config):
+    """A Config for each member of a committee, with its own seed and file and its share of the time."""
+    if config.committee == 1:
+        return [config]
+    stem, shared = config.output.model.removesuffix(".safetensors"), {"committee": 1}
+    if config.minutes is not None:
+        shared["minutes"] = config.minutes / config.committee
+    return [
+        config.model_copy(
+            update=shared | {"seed": config.seed + k, "output": OutputConfig(model=f"{stem}-{k}.safetensors")}
+        )
+        for k in range(config.committee)
+    ]
 
 
 @contextmanager

@@ -32,6 +32,13 @@ OVERHEAD = 1.08  # time of a training over the time of its steps: validations an
 class Run:
     """State of a training: model, optimizer, schedule, step, learning curve and best weights.
 
+    Parameters
+    ----------
+    path : path
+        Checkpoint.
+    steps, interval, curve, seconds, patience, keep, unit, identity
+        As in ase_mlelec.train.loop.run_loop.
+
     Attributes
     ----------
     plan : list of Leg
@@ -49,17 +56,18 @@ class Run:
         steps: int | None,
         path: str | Path | None,
         *,
+        interval: int | None = None,
+        curve: str | Path | None = None,
         seconds: float | None = None,
         patience: int = 0,
+        keep: Callable[[dict, dict], None] | None = None,
         unit: str = "steps",
         identity: Mapping[str, Any] | None = None,
     ):
         if steps is None and seconds is None:
             raise ValueError("got neither a number of steps nor a time for the training; give one of them")
         self.problem, self.schedule, self.patience, self.unit = problem, schedule, patience, unit
-        self.interval: int | None = None
-        self.keep: Callable | None = None
-        self.curve: str | Path | None = None
+        self.interval, self.keep, self.curve = interval, keep, curve
         self.step, self.best, self.told = 0, None, ""
         self.complete = False  # all steps were made
         self.divided = False  # a step of several batches was given up
@@ -200,7 +208,7 @@ class Run:
         """Write checkpoint, learning curve and model; no checkpoint from within a step."""
         begun = clock()
         if not self.divided:
-            self.save(self.curve)
+            self.save()
         if self.keep:
             state = self.best["model"] if self.best else self.problem.model.state_dict()
             self.keep(state, {self.unit: self.step, "of": self.end})
@@ -214,7 +222,7 @@ class Run:
         how = f"; the same command goes on from {self.path.name}" if self.path else ", without a checkpoint"
         raise Interrupted(f"interrupted after {self.step}{of} {self.unit}{how}", 128 + stop.number)
 
-    def save(self, curve: str | Path | None) -> None:
+    def save(self) -> None:
         """Write checkpoint and learning curve."""
         if self.path:
             state = {"model": self.problem.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -222,8 +230,8 @@ class Run:
             state["plan"] = [[leg.start, leg.end, leg.first] for leg in self.plan]
             own = {name: getattr(self, name) for name in self.STATE}
             save_checkpoint(self.path, {"format": FORMAT, **state, **own})
-        if curve:
-            with replacing(curve) as partial, open(partial, "w", newline="") as file:
+        if self.curve:
+            with replacing(self.curve) as partial, open(partial, "w", newline="") as file:
                 # a batch without a label has no error for it
                 writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in self.rows for key in row)))
                 writer.writeheader()

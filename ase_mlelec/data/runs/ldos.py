@@ -158,7 +158,7 @@ def write_ldos(
             )
     attributes = _attributes(runs, pseudopotentials)
     levels: list[float] = []
-    snapshots = (_snapshot(run, attributes, n_points, levels) for run in runs)
+    snapshots = (_snapshot(run, n_points, levels) for run in runs)
     write_snapshots(target, snapshots, energies=first.energies, attributes=attributes)
     return _described(runs, attributes, levels, n_points)
 
@@ -243,7 +243,7 @@ def _attributes(runs, pseudopotentials) -> dict[str, Any]:
     }
 
 
-def _snapshot(run, attributes, n_points, levels):
+def _snapshot(run, n_points, levels):
     """Snapshot of a run; its Fermi level is added to ``levels``."""
     energies, folder = run.files.energies, run.files.folder
     is_cube = run.files.paths[0].suffix.lower() == ".cube"

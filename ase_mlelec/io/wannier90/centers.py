@@ -176,7 +176,7 @@ def cell_of_wout(path: str | PathLike, text: str) -> NDArray:
     try:
         if [vector[0] for vector in vectors] != ["1", "2", "3"]:
             raise ValueError("no lattice vectors a_1, a_2, a_3")
-        return checked_cell(path, scale * _table(path, [vector[1:] for vector in vectors]))
+        return checked_cell(scale * _table(path, [vector[1:] for vector in vectors]))
     except ValueError as error:
         raise Wannier90Error(f"{path}: no readable cell ({printable(error)}); run Wannier90 again") from None
 

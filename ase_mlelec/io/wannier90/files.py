@@ -90,7 +90,7 @@ def check_size(path: str | PathLike, what: str, values: ArrayLike, unit: str) ->
     return values
 
 
-def checked_cell(path: str | PathLike, cell: ArrayLike) -> NDArray:
+def checked_cell(cell: ArrayLike) -> NDArray:
     """A cell [3, 3], Å, as it came, after refusing one without a volume.
 
     Raises

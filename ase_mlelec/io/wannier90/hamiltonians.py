@@ -300,7 +300,7 @@ def cell_of_tb(path: str | PathLike) -> NDArray:
 
 def _cell(path, lines):
     try:
-        return checked_cell(path, [lines.floats(3) for _ in range(3)])
+        return checked_cell([lines.floats(3) for _ in range(3)])
     except Wannier90Error:
         raise
     except ValueError as error:

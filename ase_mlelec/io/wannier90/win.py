@@ -116,7 +116,7 @@ def cell_of(path: str | PathLike, blocks: Mapping[str, Sequence[str]]) -> NDArra
         scale, rows = _unit(blocks["unit_cell_cart"], len(blocks["unit_cell_cart"]) > 3)
         if len(rows) != 3:
             raise ValueError(f"got {len(rows)} lattice vectors, need 3")
-        return checked_cell(path, scale * np.array([fortran_record(row, 3) for row in rows]))
+        return checked_cell(scale * np.array([fortran_record(row, 3) for row in rows]))
     except ValueError as error:
         raise Wannier90Error(
             f"{path}: no readable cell or atoms (unit_cell_cart: {printable(error)}); correct it"

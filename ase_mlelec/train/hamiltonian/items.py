@@ -215,9 +215,7 @@ def without_third_atoms(head: HamiltonianHead, items: Sequence[Item]) -> list[It
     return found
 
 
-def distance_ranges(
-    head: HamiltonianHead, items: Sequence[Item], known: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def distance_ranges(items: Sequence[Item], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Ranges of the distance to the nearest atom over ``items``, [shortest, longest], Å.
 
     Entry "within" is for atoms of the same layer and "across" for atoms of other layers; "alone" tells whether some

@@ -74,7 +74,6 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
         for name in ("train", "validation")
     }
     ranges = distance_ranges(
-        head,
         items["train"],
         config.start and starting_model(config).metadata["nearest_distances_A"],  # type: ignore[arg-type]  # "": none
     )

@@ -167,8 +167,7 @@ def describe_ldos(snapshots: Snapshots) -> dict:
         for name in (*COPIED, "xc", "grid_spacing_A", "core_charges")
         if name in snapshots.attributes
     }
-    training = list(snapshots)
-    described["electronic_temperature_K"] = min(snapshot.temperature for snapshot in training)
+    described["electronic_temperature_K"] = min(snapshot.temperature for snapshot in snapshots)
     return described
 
 
