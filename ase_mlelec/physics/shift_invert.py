@@ -10,9 +10,10 @@ import scipy.sparse.linalg
 
 _PANEL = 192  # columns of a block of the factorization
 _SINGULAR = 1e-10  # eV; of the levels of a diagonal block
-_ACCURACY = 1e-8  # relative accuracy of solutions
-_ROUGH = 1e-6  # accuracy that one correction can improve; for worse solutions, rows are exchanged
-_BLOCK = 4  # vectors per step
+_ACCURACY = 1e-6  # relative accuracy of solutions that is enough for levels to be tried with
+_ROUGH = 1e-4  # accuracy that one correction can improve; for worse solutions, rows are exchanged
+_BLOCK = 6  # vectors per step; reading the factors takes longer than multiplying them by a few vectors
+_LARGEST = 1e-7  # eV; the largest residual of levels that are returned
 _RESIDUAL = 1e-8  # eV; |Hx - Ex|, of which the error of an energy is the square over the gap
 _GLANCE = 1e-3  # eV; the same where a level that was missed only has to show itself
 _PATIENCE = 4  # blocks from one look at the convergence to the next
@@ -67,22 +68,32 @@ def eigenpairs(matrix: scipy.sparse.sparray, center: float, n: int) -> Interior:
     size = matrix.shape[0]
     if not 1 <= n <= size:
         raise ValueError(f"n: got {n}, need 1 to {size}; ask for fewer bands than there are functions")
-    solve, n_below = _factorized(matrix, center)
-    inverse, vectors = _largest(solve, size, n, matrix.dtype)
-    energies = center + 1 / inverse
-    order = np.argsort(energies)
-    energies, vectors = energies[order], vectors[:, order]
-    residual = np.linalg.norm(matrix @ vectors - vectors * energies, axis=0).max()
-    if not residual < 1e-6:
-        raise RuntimeError(
-            f"center: got residuals of {residual:.1g} eV at {center:g} eV, need less than 1e-6; move "
-            "the center away from the levels"
-        )
-    return Interior(energies, vectors, n_below - int((energies < center).sum()))
+    for solve, n_below in _factorizations(matrix, center):
+        energies, vectors, residual = _within(matrix, _largest(solve, size, n, matrix.dtype)[1])
+        if residual < _LARGEST:
+            return Interior(energies, vectors, n_below - int((energies < center).sum()))
+    raise RuntimeError(
+        f"center: got residuals of {residual:.1g} eV at {center:g} eV, need less than {_LARGEST:g}; move "
+        "the center away from the levels"
+    )
 
 
-def _factorized(matrix, center):
-    """(function that solves (H - center) x = b for b [W, m], number of eigenvalues below the center)"""
+def _within(matrix, vectors):
+    """Energies, eigenvectors and largest residual of H within the space of orthonormal vectors (Rayleigh and Ritz).
+
+    The energies are exact to the second order in what an approximate inverse left wrong in the vectors.
+    """
+    image = matrix @ vectors
+    energies, mixed = np.linalg.eigh(_overlap(vectors, image))
+    vectors = vectors @ mixed
+    return energies, vectors, np.linalg.norm(image @ mixed - vectors * energies, axis=0).max()
+
+
+def _factorizations(matrix, center):
+    """Pairs: function that solves (H - center) x = b for b [W, m], number of eigenvalues below the center.
+
+    The fastest comes first, each that follows is more exact.
+    """
     shifted = scipy.sparse.coo_array(matrix - center * scipy.sparse.eye_array(matrix.shape[0]))
     found = _envelope_factorized(shifted)
     if found:
@@ -90,10 +101,10 @@ def _factorized(matrix, center):
         trial = np.random.default_rng(0).normal(size=(shifted.shape[0], 1)).astype(matrix.dtype)
         error = np.linalg.norm(rows @ solve(trial) - trial) / np.linalg.norm(trial)
         if error < _ACCURACY:
-            return found
+            yield found
         if error < _ROUGH:
-            return lambda block: _corrected(solve, rows, block), n_below
-    return _dense_factorized(shifted)
+            yield lambda block: _corrected(solve, rows, block), n_below
+    yield _dense_factorized(shifted)
 
 
 def _corrected(solve, matrix, block):
@@ -124,7 +135,8 @@ def _envelope_factorized(shifted):
         ]
     )
     ends = np.maximum(ends, stops)
-    panels = [columns[:, start:stop][start:end].toarray() for start, stop, end in zip(starts, stops, ends)]
+    panels = [columns[:, start:stop][start:end].toarray("C") for start, stop, end in zip(starts, stops, ends)]
+    subtract = _subtraction(panels[0])
     inverses, n_below = [], 0
     for k, (start, stop, end) in enumerate(zip(starts, stops, ends)):
         values, vectors = np.linalg.eigh(panels[k][: stop - start])
@@ -134,9 +146,12 @@ def _envelope_factorized(shifted):
         inverses.append((vectors / values) @ vectors.conj().T)
         below = panels[k][stop - start :]
         panels[k] = below @ inverses[k]
-        for later in range(k + 1, int(np.searchsorted(starts, end))):
-            first, last = starts[later] - stop, min(stops[later], end) - stop
-            panels[later][: end - starts[later], : last - first] -= panels[k][first:] @ below[first:last].conj().T
+        changed = range(k + 1, int(np.searchsorted(starts, end)))
+        adjoint = np.zeros((stops[changed.stop - 1] - stop, stop - start), below.dtype)
+        adjoint[: end - stop] = below.conj()
+        for later in changed:
+            first, last = starts[later] - stop, stops[later] - stop
+            subtract(panels[later][: end - starts[later]], panels[k][first:], adjoint[first:last])
 
     def solve(block):
         block = block[order]
@@ -147,6 +162,17 @@ def _envelope_factorized(shifted):
         return block[place]
 
     return solve, n_below
+
+
+def _subtraction(panel):
+    """Function that subtracts left @ right.T from a matrix in place, in one pass (BLAS); all with rows in memory."""
+    multiply = scipy.linalg.get_blas_funcs("gemm", (panel,))
+
+    def subtract(matrix, left, right):
+        # BLAS counts along columns, and so sees each of them transposed
+        multiply(-1.0, right.T, left.T, beta=1.0, c=matrix.T, trans_a=1, overwrite_c=1)
+
+    return subtract
 
 
 def _dense_factorized(shifted):

@@ -61,21 +61,30 @@ def test_exchanges_of_rows_where_they_are_needed(monkeypatch, k):
     np.testing.assert_allclose(wanted[found.first : found.first + 8], found.energies, atol=1e-9)
 
 
-def test_rough_factors_are_corrected(monkeypatch):
-    """Factors of a matrix that is a little off, as rounding leaves them where pivots are small; no rows exchanged."""
+@pytest.mark.parametrize("off, needed", [(3e-8, False), (1e-6, True), (1e-5, True)])
+def test_rough_factors(monkeypatch, off, needed):
+    """Factors of a matrix that is a little off, as rounding leaves them where pivots are small; no rows exchanged.
+
+    Levels within the space that they find are exact, and where this is not enough solutions are corrected.
+    """
     exact, errors = shift_invert._envelope_factorized, []
 
     def rough(shifted):
-        off = scipy.sparse.coo_array(shifted + 3e-7 * scipy.sparse.diags_array(np.cos(np.arange(shifted.shape[0]))))
-        solve, n_below = exact(off)
+        other = shifted + off * scipy.sparse.diags_array(np.cos(np.arange(shifted.shape[0])))
+        solve, n_below = exact(scipy.sparse.coo_array(other))
         trial = RNG.normal(size=(shifted.shape[0], 2)).astype(complex)
         errors.append(np.linalg.norm(shifted @ solve(trial) - trial) / np.linalg.norm(trial))
         return solve, n_below
 
     monkeypatch.setattr(shift_invert, "_envelope_factorized", rough)
     monkeypatch.setattr(shift_invert, "_dense_factorized", None)
+    corrected = []
+    monkeypatch.setattr(
+        shift_invert, "_corrected", lambda *given, by=shift_invert._corrected: corrected.append(True) or by(*given)
+    )
     check(sheet(), 0.05, 12)
-    assert shift_invert._ACCURACY < errors[0] < shift_invert._ROUGH
+    assert off / 10 < errors[0] < shift_invert._ROUGH
+    assert bool(corrected) == needed
 
 
 @pytest.mark.parametrize("kind", [float, complex])
