@@ -1,4 +1,4 @@
-"""Equations of state and elastic constants of silicon and aluminium: shipped models against pw.x.
+"""Equations of state and elastic constants of silicon, aluminium and MgO: shipped models against pw.x.
 
 Settings of DFT: LDA, norm-conserving pseudopotentials as in the training data; Si 24 Ry and 6x6x6 shifted k-points, Al
 20 Ry and 12x12x12 with smearing of 0.02 Ry (Marzari-Vanderbilt). Both sides go through the same functions: eleven volumes
@@ -6,6 +6,9 @@ within 6 % of the DFT volume, Birch-Murnaghan of third order.
 
 The labels of `si` have electrons at 2000 K, which soften silicon: diamond is calculated with that temperature too.
 Beta-tin, a metal, has it alone, with 13x13x13 points, seven volumes and, at each, the ratio c/a of lowest energy.
+
+`mgo` knows crystals between 237 and 599 GPa, which have no minimum of energy: eleven volumes within 12 % of 9.9 Å^3 per
+formula unit, 45 and 270 Ry, 4x4x4 shifted k-points, and from the same equation volume and bulk modulus at pressures.
 
     python benchmarks/eos.py FOLDER --pseudo /usr/share/espresso/pseudo [--out benchmarks/EOS.md]
 
@@ -42,13 +45,22 @@ TIN, WARM = "Si, beta-tin", "Si, electrons at 2000 K"
 SMEARED = {"occupations": "smearing", "smearing": "mv", "degauss": 0.02}
 HOT = {"occupations": "smearing", "smearing": "fermi-dirac", "degauss": 2000.0 * kB / Ry}
 RATIOS = np.array([0.52, 0.54, 0.56, 0.58])  # c/a of beta-tin; energies between them are a polynomial of third degree
-CRYSTALS = {  # structure, pseudopotential, k-points, shift, system of pw.x
-    "Si": (bulk("Si", a=5.405), "Si.pz-vbc.UPF", 6, 1, {"ecutwfc": 24.0}),
-    WARM: (bulk("Si", a=5.405), "Si.pz-vbc.UPF", 6, 1, {"ecutwfc": 24.0, **HOT}),
-    TIN: (beta_tin(2, 15.0, 0.55), "Si.pz-vbc.UPF", 13, 0, {"ecutwfc": 24.0, **HOT}),
-    "Al": (bulk("Al", a=3.962), "Al.pz-vbc.UPF", 12, 0, {"ecutwfc": 20.0, **SMEARED}),
+CRYSTALS = {
+    "Si": bulk("Si", a=5.405),
+    WARM: bulk("Si", a=5.405),
+    TIN: beta_tin(2, 15.0, 0.55),
+    "Al": bulk("Al", a=3.962),
+}
+SETTINGS = {  # pseudopotentials, k-points, shift, system of pw.x
+    "Si": ({"Si": "Si.pz-vbc.UPF"}, 6, 1, {"ecutwfc": 24.0}),
+    WARM: ({"Si": "Si.pz-vbc.UPF"}, 6, 1, {"ecutwfc": 24.0, **HOT}),
+    TIN: ({"Si": "Si.pz-vbc.UPF"}, 13, 0, {"ecutwfc": 24.0, **HOT}),
+    "Al": ({"Al": "Al.pz-vbc.UPF"}, 12, 0, {"ecutwfc": 20.0, **SMEARED}),
+    "MgO": ({"Mg": "Mg.pz-n-vbc.UPF", "O": "O.pz-rrkjus.UPF"}, 4, 1, {"ecutwfc": 45.0, "ecutrho": 270.0}),
 }
 STRAIN = 0.005
+MGO = bulk("MgO", "rocksalt", a=(4 * 9.9) ** (1 / 3))
+MGO_SPREAD, MGO_PRESSURES = 0.12, (300, 400, 500)  # of the volume; GPa
 
 
 def main() -> None:
@@ -80,16 +92,21 @@ def main() -> None:
         "warm": kept("elastic-warm", lambda: elastic(dft(WARM, arguments.folder / "elastic-warm", arguments))),
         "model": kept("elastic-model", lambda: elastic(shipped("Si"))),
     }
-    arguments.out.write_text("\n".join(report(found, constants)) + "\n", encoding="utf-8")
+    pressed = {
+        "DFT": kept("MgO-DFT", lambda: under_pressure(dft("MgO", arguments.folder / "MgO", arguments))),
+        "model": kept("MgO-model", lambda: under_pressure(DeepPotCalculator("mgo"))),
+    }
+    lines = [*report(found, constants), "", *report_pressed(pressed), "", models_line("si", "al", "mgo")]
+    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def dft(name: str, folder: Path, arguments: argparse.Namespace) -> Espresso:
     """Calculator of pw.x for a crystal."""
-    atoms, pseudo, k, shift, system = CRYSTALS[name]
+    pseudopotentials, k, shift, system = SETTINGS[name]
     return Espresso(
         profile=EspressoProfile(arguments.command, str(arguments.pseudo)),
         directory=folder,
-        pseudopotentials={atoms.symbols[0]: pseudo},
+        pseudopotentials=pseudopotentials,
         kpts=(k, k, k),
         koffset=(shift, shift, shift),
         input_data={"control": {"tprnfor": True, "tstress": True}, "system": system, "electrons": {"conv_thr": 1e-10}},
@@ -104,7 +121,7 @@ def shipped(name: str) -> Any:
 def curve(name: str, make: Callable) -> dict:
     """Equation of state of a crystal, per atom; of beta-tin with the mean c/a at its lowest energies."""
     calc, more = make(), {}
-    atoms = CRYSTALS[name][0].copy()
+    atoms = CRYSTALS[name].copy()
     if isinstance(calc, MLDFTCalculator):  # its smallest cells in training have four atoms
         atoms = bulk(name, a=atoms.cell.lengths()[0] * 2**0.5, cubic=True)
     atoms.calc = calc
@@ -144,9 +161,25 @@ def of_beta_tin(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return volumes, np.array(energies), np.array(ratios)
 
 
+def under_pressure(calc: Any) -> dict:
+    """Volume (Å^3 per formula unit) and bulk modulus (GPa) of MgO at MGO_PRESSURES.
+
+    Birch-Murnaghan of third order is a polynomial of third order in V^(-2/3), whether or not its minimum is in reach.
+    """
+    atoms = MGO.copy()
+    atoms.calc = calc
+    points = energy_volume(atoms, spread=MGO_SPREAD)
+    energy = np.polynomial.Polynomial.fit(points.volumes ** (-2 / 3), points.energies, 3)
+    volumes = np.linspace(points.volumes[0], points.volumes[-1], 20001)
+    pressures = energy.deriv()(volumes ** (-2 / 3)) * (2 / 3) * volumes ** (-5 / 3) / GPa
+    moduli = -volumes * np.gradient(pressures, volumes)
+    found = {str(p): [float(np.interp(-p, -pressures, of)) for of in (volumes, moduli)] for p in MGO_PRESSURES}
+    return found | {"volumes": points.volumes.tolist(), "energies": points.energies.tolist()}
+
+
 def elastic(calc: Any) -> dict:
     """C11, C12 and C44 of silicon at its own lattice constant, GPa; C44 also with clamped positions."""
-    atoms = CRYSTALS["Si"][0].copy()
+    atoms = CRYSTALS["Si"].copy()
     atoms.calc = calc
     points = energy_volume(atoms, spread=0.03, points=7)
     edge = (4 * eos.fit(points.volumes, points.energies).v0) ** (1 / 3)
@@ -210,7 +243,23 @@ def report(found: dict, constants: dict) -> list[str]:
         cold, warm, ours = (constants[side][name] for side in ("DFT", "warm", "model"))
         ratios = " | ".join(f"{100 * (ours / theirs - 1):+.1f} %" for theirs in (cold, warm))
         lines.append(f"| {name} | {cold:.1f} | {warm:.1f} | {ours:.1f} | {ratios} |")
-    return [*lines, "", models_line("si", "al")]
+    return lines
+
+
+def report_pressed(found: dict) -> list[str]:
+    """Lines of the table of MgO."""
+    lines = [
+        "| MgO, GPa | volume, Å³ per formula unit: DFT | `mgo` | difference | bulk modulus, GPa: DFT | `mgo` | difference |",
+        "|---" * 7 + "|",
+    ]
+    for pressure in map(str, MGO_PRESSURES):
+        cells = []
+        for wanted, ours in zip(found["DFT"][pressure], found["model"][pressure]):
+            cells.append(f"{wanted:.4g} | {ours:.4g} | {100 * (ours / wanted - 1):+.2f} %")
+        lines.append(f"| {pressure} | " + " | ".join(cells) + " |")
+    energies = {side: np.array(row["energies"]) for side, row in found.items()}
+    rms = 500 * np.std(energies["model"] - energies["DFT"])
+    return [*lines, "", f"Energies of the eleven volumes of MgO, about their mean difference: {rms:.2f} meV/atom rms."]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """Silicon with hot electrons: free energies and densities of states far above the Fermi level, by Quantum ESPRESSO.
 
     python hot_silicon.py label work --part 0/2            # DFT of structures of silicon.h5; skips what is done
+    python hot_silicon.py label work --temperature 10000   # the same at another temperature
     python hot_silicon.py tests work                       # some tests at further temperatures
-    python hot_silicon.py collect work ../data             # compressed data sets, one for each temperature
+    python hot_silicon.py collect work ../data             # data sets, one for each temperature; adds to those there
 
 Settings are those of silicon.h5, at 20,000 K, where a coarser k mesh is enough: energies differ by 1.0 meV/atom from those
 at 4^3, forces by 0.6 meV/Å (liquid-8-2000K-321); 8 in place of 9 bands per atom change the energy by 0.03 meV/atom.
 
-silicon_20000K.h5 has energies, forces and stress at 20,000 K, and files of further temperatures those of a few tests.
-silicon_hot.h5 has those of silicon.h5, and densities of states up to 28 eV: below the last bands of silicon.h5 they are its
-own, on dense k meshes at 2,000 K, and above, where only high temperatures count, those of 20,000 K.  Levels shift with the
-temperature, so that a few states are lost or counted twice in between; what a model learns at 20,000 K makes up for it.
+What the data sets have is not calculated again.  silicon_20000K.h5 has energies, forces and stress at 20,000 K, and files
+of further temperatures those of a part of the structures.  silicon_hot.h5 has those of silicon.h5, and densities of states
+up to 28 eV: below the last bands of silicon.h5 they are its own, on dense k meshes at 2,000 K, and above, where only high
+temperatures count, those of 20,000 K.  Levels shift with the temperature, so that a few states are lost or counted twice in
+between; what a model learns at 20,000 K makes up for it.
 """
 
 import argparse
@@ -28,17 +30,15 @@ from ase_mlelec.physics.fermi import fermi_level
 
 SOURCE = Path(__file__).parent.parent / "data/silicon.h5"
 TEMPERATURE = 20000  # K
-MESH = (3, 3, 3)
-BANDS_PER_ATOM = 9
 ENERGIES = np.linspace(-8.0, 28.0, 181)  # eV, every second one of silicon.h5
 SEAM, LAST_SEAM, SOFTNESS = 1.2, 9.2, 0.3  # eV: below the last bands of silicon.h5, before its last energy, and width
 ABOVE = 0.7  # eV: least distance of the seam from the Fermi level; denser liquids get no density of states
 GROUPS = ("train", "validation", "test", "support")
 CYCLE = ("train", "train", "validation", "train", "train", "test")  # of whatever is finished, each group has its share
 HELD = 8  # structures for validation, and as many for tests
-TESTED = ("solid-8-900K-117", "solid-8-2100K-609", "liquid-8-3000K-363")  # tests at further temperatures:
-# K, bands per atom, and the k meshes of crystals and liquids
-TEMPERATURES = {25000: (9, 3, 3), 10000: (5.5, 4, 5), 5000: (4, 4, 6)}
+TESTED = ("solid-8-900K-117", "solid-8-2100K-609", "liquid-8-3000K-363")  # tests at further temperatures
+# K: bands per atom, and the k meshes of crystals and liquids
+TEMPERATURES = {TEMPERATURE: (9, 3, 3), 25000: (9, 3, 3), 10000: (5.5, 4, 5), 5000: (4, 4, 6)}
 
 
 def structures():
@@ -56,11 +56,18 @@ def structures():
     return found
 
 
-def label_tests(work):
-    """Free energies of a few tests at further temperatures."""
-    tests = [frame for frame in structures() if frame.name in TESTED]
-    for temperature, (bands, *meshes) in TEMPERATURES.items():
-        for frame in tests:
+def finished(folder, temperature):
+    """Frames of the data set of a temperature, by name."""
+    path = folder / f"silicon_{temperature}K.h5"
+    return {frame.name: frame for frame in read_hdf5(path)} if path.exists() else {}
+
+
+def label_frames(frames, temperature, work):
+    """Free energies of ``frames`` at ``temperature``, but of those that the data set has."""
+    bands, *meshes = TEMPERATURES[temperature]
+    done = finished(SOURCE.parent, temperature)
+    for frame in frames:
+        if frame.name not in done:
             mesh = meshes[frame.name.startswith("liquid")]
             label(frame.name, frame.atoms, temperature, work, (mesh,) * 3, bands)
 
@@ -82,9 +89,12 @@ def dos(result, frame):
 
 
 def collect(work, folder):
-    """Write all finished labels."""
-    cold, hot, complete = [], [], []
+    """Write all finished labels, and those that the data sets of ``folder`` have."""
     frames = read_hdf5(SOURCE)
+    former = read_hdf5(folder / "silicon_hot.h5")
+    spectra = {frame.name: frame.labels["dos"] for frame in former if "dos" in frame.labels}
+    complete = [former.attributes["bands_complete_below_eV"]]
+    cold = []
     for frame in frames:
         if frame.group not in GROUPS:
             continue
@@ -92,34 +102,35 @@ def collect(work, folder):
         path = work / f"{frame.name}@{TEMPERATURE}.npz"
         if path.exists():
             result = dict(np.load(path))
-            spectrum = dos(result, frame)
-            labels |= {} if spectrum is None else {"dos": spectrum}
-            hot.append(Frame(frame.atoms, changed(result, frame.atoms), frame.name, frame.group))
-            complete.append(result["eigenvalues"][:, -1].min())
-        cold.append(Frame(frame.atoms, labels, frame.name, frame.group))
+            spectra[frame.name] = dos(result, frame)
+            complete.append(float(result["eigenvalues"][:, -1].min()))
+        spectrum = spectra.get(frame.name)
+        cold.append(
+            Frame(frame.atoms, labels | ({} if spectrum is None else {"dos": spectrum}), frame.name, frame.group)
+        )
     attributes = {key: frames.attributes[key] for key in ("dos_width_eV", "energy_reference", "valence_electrons")}
-    attributes["bands_complete_below_eV"] = float(min(complete))
+    attributes["bands_complete_below_eV"] = min(complete)
     settings = frames.attributes["settings"]
     write_hdf5(folder / "silicon_hot.h5", Frames(cold, ENERGIES, attributes | {"settings": settings}))
-    write_hot(folder, hot, TEMPERATURE, "3x3x3", BANDS_PER_ATOM, settings)
-    for temperature, (bands, crystal, liquid) in TEMPERATURES.items():
-        mesh = f"{crystal}^3 for crystals, {liquid}^3 for liquids"
-        tests = [(frame, work / f"{frame.name}@{temperature}.npz") for frame in frames if frame.group == "test"]
-        found = [
-            Frame(frame.atoms, changed(np.load(path), frame.atoms), frame.name, "test")
-            for frame, path in tests
-            if path.exists()
-        ]
-        if found:
-            write_hot(folder, found, temperature, mesh, bands, settings)
+    for temperature in TEMPERATURES:
+        write_hot(work, folder, temperature, frames)
     print(f"{len(cold)} structures; bands complete below {min(complete):.2f} eV")
 
 
-def write_hot(folder, frames, temperature, mesh, bands_per_atom, settings):
-    own = {"electronic_temperature_K": temperature, "kpoints_energy": mesh, "bands_per_atom": bands_per_atom}
-    settings = {key: value for key, value in settings.items() if key != "kpoints_dos"} | own
-    write_hdf5(folder / f"silicon_{temperature}K.h5", Frames(frames, None, {"settings": settings}))
-    print(f"{len(frames)} structures at {temperature} K")
+def write_hot(work, folder, temperature, frames):
+    """Write energies, forces and virials at one temperature, in the order of ``frames``, those of silicon.h5."""
+    found = finished(folder, temperature)
+    for frame in frames:
+        path = work / f"{frame.name}@{temperature}.npz"
+        if path.exists():
+            found[frame.name] = Frame(frame.atoms, changed(np.load(path), frame.atoms), frame.name, frame.group)
+    bands, crystal, liquid = TEMPERATURES[temperature]
+    mesh = f"{crystal}^3 for crystals, {liquid}^3 for liquids"
+    own = {"electronic_temperature_K": temperature, "kpoints_energy": mesh, "bands_per_atom": bands}
+    settings = {key: value for key, value in frames.attributes["settings"].items() if key != "kpoints_dos"} | own
+    ordered = [found[frame.name] for frame in frames if frame.name in found]
+    write_hdf5(folder / f"silicon_{temperature}K.h5", Frames(ordered, None, {"settings": settings}))
+    print(f"{len(ordered)} structures at {temperature} K")
 
 
 def changed(result, atoms):
@@ -134,6 +145,7 @@ def main():
     command = commands.add_parser("label")
     command.add_argument("work", type=Path)
     command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
+    command.add_argument("--temperature", type=int, choices=TEMPERATURES, default=TEMPERATURE, help="K")
     command = commands.add_parser("tests")
     command.add_argument("work", type=Path)
     command = commands.add_parser("collect")
@@ -145,11 +157,12 @@ def main():
         return
     arguments.work.mkdir(exist_ok=True)
     if arguments.command == "tests":
-        label_tests(arguments.work)
+        tests = [frame for frame in structures() if frame.name in TESTED]
+        for temperature in TEMPERATURES:
+            label_frames(tests, temperature, arguments.work)
         return
     index, parts = (int(x) for x in arguments.part.split("/"))
-    for frame in structures()[index::parts]:
-        label(frame.name, frame.atoms, TEMPERATURE, arguments.work, MESH, BANDS_PER_ATOM)
+    label_frames(structures()[index::parts], arguments.temperature, arguments.work)
 
 
 if __name__ == "__main__":

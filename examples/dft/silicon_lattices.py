@@ -34,7 +34,7 @@ LATTICE_SPACING = 0.26  # 1/Å, of diamond
 # of beta-tin, a metal; with one number of points for the three vectors of a primitive cell, as its symmetry needs: at
 # 14.5 Å^3 per atom 13^3 are within 1.6 meV/atom and 0.1 GPa of 18^3
 TIN_SPACING = {2: 0.215, 4: 0.15}
-GLASS_PLAN = [("glass", 32, (0, 300), 0.0, 0.0, 2, 290)]
+GLASS_PLAN = [("glass", 32, (0, 300), 0.0, 0.0, 5, 290)]
 # doubled along one direction, the primitive cell has the waves of the points L and X
 DOUBLED = ([[1, 0, 0], [0, 1, 0], [0, 0, 2]], [[1, 0, 1], [0, 1, 0], [-1, 0, 1]])
 
