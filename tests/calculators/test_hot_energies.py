@@ -20,6 +20,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close, random_atoms
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes import hot_energies
 
 COLD, HOT = 300.0, (9000.0, 14000.0)  # K
 NAMES = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
@@ -205,6 +206,26 @@ def test_training(tmp_path):
     hot, cold = (calculator(t, model).get_property("energy", frame.atoms) for t in (8000.0, 1000.0))
     wanted = -0.1 * frame.labels["energy"] - 0.5 * len(frame.atoms)
     assert hot - cold == pytest.approx(wanted, abs=0.002 * len(frame.atoms))
+
+
+@pytest.mark.slow
+def test_ridge_and_weights_are_chosen_by_structures_left_out(tmp_path, monkeypatch):
+    """Changes of energies are random here, those of forces and virials true: energies must count less than forces."""
+    frames = make_frames(40)
+    hot, rng = hotter(frames, 8000.0), np.random.default_rng(0)
+    noisy = [replace(f, labels=f.labels | {"energy": f.labels["energy"] + rng.normal(0, 5.0)}) for f in hot]
+    config = configuration(tmp_path, frames, Frames(noisy, None, hot.attributes))
+
+    def trained():
+        about = train(config, progress=False).metadata["training"]["closed_form"]["energy at 8000 K"]
+        return about["weights"], about["test"]["forces_rmse_meV_per_A"]
+
+    weights, chosen = trained()
+    assert weights["energy"] < 0.2 * weights["forces"]
+    monkeypatch.setattr(hot_energies, "chooses_by", lambda train: (train, train.take([])))
+    weights, fixed = trained()
+    assert weights == hot_energies.WEIGHTS
+    assert chosen < 0.8 * fixed
 
 
 def test_data_that_do_not_belong_are_refused(tmp_path):

@@ -15,12 +15,12 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.evaluate import errors
-from ase_mlelec.train.linear_energy import fit_with_weights
+from ase_mlelec.train.linear_energy import fit_by_choice, fit_with_weights
 from ase_mlelec.train.log import Log, readable_errors
-from ase_mlelec.train.recipes.linear_energy import unit_loss
+from ase_mlelec.train.recipes.linear_energy import chooses_by, unit_loss
 
 LABELS = ("energy", "forces", "virial")
-# labels of a kind count alike, but for stress; changes are known for few structures, of which none can choose
+# labels of a kind count alike, but for stress; where changes are known for few structures, of which none can choose
 WEIGHTS, RIDGE = {"energy": 1.0, "forces": 1.0, "virial": 0.1}, 1e-8
 SAME = 1e-4  # Å, between positions and cells of a structure in two files
 
@@ -113,11 +113,12 @@ def _fit(model, parts, config, log):
         parts.get(part, parts["train"].take([])) for part in ("train", "validation", "support")
     )
     loss = unit_loss(train, cast(EnergyConfig, config.energy))
-    about: dict[str, Any] = {"ridge": RIDGE, "weights": WEIGHTS}
+    weights, ridge = _choice(model, train, support, loss)
+    about: dict[str, Any] = {"ridge": ridge, "weights": weights}
 
     def fitted(*frames):
         twin = _twin(model, train)
-        fit_with_weights(twin, join([part for part in frames if len(part)]), loss, WEIGHTS, RIDGE)
+        fit_with_weights(twin, _joined(*frames), loss, weights, ridge)
         return twin
 
     twin = fitted(train, support)
@@ -126,6 +127,19 @@ def _fit(model, parts, config, log):
             about[part] = errors(twin, parts[part])
             log.tell(f"errors of the change, {len(parts[part])} structures of {part}: {readable_errors(about[part])}")
     return fitted(train, validation, support) if len(validation) else twin, about
+
+
+def _choice(model, train, support, loss):
+    """(Weights of the labels, ridge) that lead to the smallest errors on blocks of ``train`` that are left out."""
+    seen, held = chooses_by(train)
+    if not len(held):
+        return WEIGHTS, RIDGE
+    choice = fit_by_choice(_twin(model, train), _joined(seen, support), loss, held=held, progress=False).choice
+    return choice.weights, choice.ridge
+
+
+def _joined(*parts):
+    return join([part for part in parts if len(part)])
 
 
 def _twin(model, frames):
