@@ -20,6 +20,7 @@ from ase_mlelec.io.deepmd.model import read_model
 from ase_mlelec.long_range import LongRange
 from ase_mlelec.model import Model
 from ase_mlelec.model_file import read
+from ase_mlelec.model_file.metadata import check_metadata
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.quantities import HEADS
@@ -121,6 +122,7 @@ def _build(path, header, classes, state):
         return known[name](**described["arguments"])
 
     try:
+        check_metadata(header.get("metadata") or {})
         with read.Budget(path, state):
             model = Model(
                 make(header["descriptor"]),

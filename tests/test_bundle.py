@@ -491,6 +491,26 @@ def test_numbers_of_the_header_are_finite(path):
     refused(path, "damaged header .heads.dos.arguments.energies.3 is NaN or infinity")
 
 
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("electrons_in_dos", -5, "metadata.electrons_in_dos: got '-5', need numbers by symbol"),
+        ("valence_electrons", {"Si": "x"}, "metadata.valence_electrons.Si: got 'x', need a number from 0 to 1000"),
+        ("electronic_temperature_K", "zzz", "metadata.electronic_temperature_K: got 'zzz', need a number"),
+        ("electronic_temperature_K", 1e30, "metadata.electronic_temperature_K: got '1e.30'"),
+        ("dos_width_eV", True, "metadata.dos_width_eV: got 'True', need a number"),
+        ("dos_width_eV", -5, "metadata.dos_width_eV: got '-5', need a number from 0 to 100"),
+        ("shortest_distances_A", {"Si": 2.0}, "metadata.shortest_distances_A: got the key 'Si'"),
+    ],
+)
+def test_metadata_of_wrong_types(path, name, value, message):
+    """They are refused when the file is read, not when they are needed, and not saved."""
+    forge(path, ("metadata", name), value)
+    refused(path, f"damaged header .*{message}")
+    with pytest.raises(CalculatorSetupError, match=f"the model's {message}"):
+        random_model(1, metadata={name: value}).save(path)
+
+
 def test_parts_that_do_not_belong_together(path):
     """Their arrays do not show it."""
     forge(path, ("descriptor", "arguments", "n_axis"), 2)

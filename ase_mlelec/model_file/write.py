@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import printable
+from ase_mlelec.model_file.metadata import check_metadata
 from ase_mlelec.model_file.read import digest, is_finite, place_of_nan
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.quantities import QUANTITIES
@@ -34,7 +35,7 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
     Raises
     ------
     CalculatorSetupError
-        For a copy made by ``Model.for_evaluation``, and for a model that holds NaN or infinity.
+        For a copy made by ``Model.for_evaluation``, and for a model that holds NaN or infinity, or metadata of a wrong type.
     OSError
         Where the file cannot be written.
     """
@@ -57,6 +58,7 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
         "hot": model.hot and model.hot.arguments(),
         "metadata": model.metadata,
     }
+    _check(model.metadata)
     state = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
     try:
         text = json.dumps(header, allow_nan=False)
@@ -102,3 +104,11 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _check(metadata):
+    """CalculatorSetupError for metadata with which the file could not be read."""
+    try:
+        check_metadata(metadata)
+    except ValueError as error:
+        raise CalculatorSetupError(f"the model's {error}, and is not saved; correct it") from None
