@@ -6,7 +6,7 @@ without unpickling code.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
@@ -75,10 +75,19 @@ def load_checkpoint(path: str | PathLike) -> Any:
     return state
 
 
-def check_identity(path: str | PathLike, stored: Any, identity: Mapping[str, Any]) -> None:
-    """Raise ValueError where a checkpoint belongs to another run: ``stored`` and ``identity`` (dicts) differ."""
+def check_identity(
+    path: str | PathLike, stored: Any, identity: Mapping[str, Any], *, may_lack: Collection[str] = ()
+) -> None:
+    """Raise ValueError where a checkpoint belongs to another run: ``stored`` and ``identity`` (dicts) differ.
+
+    Parameters
+    ----------
+    may_lack : collection of str
+        Keys of ``identity`` that ``stored`` may lack: settings at their default, which an earlier version did not have.
+    """
     stored = stored if isinstance(stored, dict) else {}
-    other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in identity.items() if stored.get(key) != mine]
+    compared = {key: mine for key, mine in identity.items() if key in stored or key not in may_lack}
+    other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in compared.items() if stored.get(key) != mine]
     if other:
         raise ValueError(f"{path} belongs to another run: {'; '.join(other)}; remove it or choose another checkpoint")
 

@@ -6,6 +6,7 @@ one for which the sums of all structures are a smooth function of the structure,
 derivatives of the dipole, and give those of the sum of the vectors, without any such choice.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ SUM, VECTORS, SLOPES = QUANTITIES[DIPOLE].total, QUANTITIES[DIPOLE].atomic, QUAN
 BORN = "born_charges"
 REACH, N_RADIAL = 5.0, 6  # Å; functions of the distance of a neighbor
 MOST_ROUNDS, MARGIN = 20, 3.0  # of the search for branches; rows for each coefficient, from which a fit can tell them
+NEUTRAL = 1e-6  # e, of a structure
 RIDGE = 1e-6  # relative to the mean diagonal element
 SCANNED, LARGEST = 81, 2.0  # multiples of a feature; the largest, root mean square in units of the distance of branches
 
@@ -47,7 +49,8 @@ def _needs_charges(frame):
 def with_sums(frames: Frames, known: Mapping[str, Any]) -> Frames:
     """Frames with the sum of the vectors, Å, of dipoles that are alone, and its derivatives, of Born charges.
 
-    Sums are on the branch on which the dipole is given. Derivatives by the positions have no branches.
+    Sums are on the branch on which the dipole is given. Derivatives by the positions have no branches. The dipole of a
+    charged structure is taken to refer to the origin of the positions, which a warning tells.
 
     Parameters
     ----------
@@ -62,9 +65,35 @@ def with_sums(frames: Frames, known: Mapping[str, Any]) -> Frames:
     if not any(map(_needs_charges, frames)):
         return frames
     charge = _charge(known)
+    _warn_of_charged(frames, known)
     return replace(
         frames, frames=[_of_vectors(frame, known, charge) if _needs_charges(frame) else frame for frame in frames]
     )
+
+
+def _warn_of_charged(frames, known):
+    """Tell of structures with a dipole and a charge: such a dipole depends on the origin."""
+    some = [frame for frame in frames if has_only_dipole(frame) and _knows(frame, known)]
+    charged = [(frame.name, net) for frame in some if abs(net := float(_charges_at(frame, known).sum())) > NEUTRAL]
+    if charged:
+        name, net = charged[0]
+        warnings.warn(
+            f"{len(charged)} of {len(some)} structures with a dipole are charged, such as '{name}' with {net:+.3g} e: their "
+            "dipoles depend on the origin, and are taken to refer to that of the positions; move the positions if the "
+            "dipoles refer to another point, or correct dipole.ions and dipole.electrons if the structures are neutral",
+            stacklevel=4,
+        )
+
+
+def _knows(frame, known):
+    """Whether all species of a frame have a charge."""
+    return {*frame.atoms.symbols} <= {*known["valence_charges"]}
+
+
+def _charges_at(frame, known):
+    """Charges of the ions and of the electrons at them [N], e."""
+    ions, electrons = known["valence_charges"], known["electrons_per_centre"]
+    return np.array([ions[symbol] - electrons.get(symbol, 0.0) for symbol in frame.atoms.symbols])
 
 
 def _charge(known):
@@ -85,11 +114,10 @@ def _charge(known):
 
 def _of_vectors(frame, known, charge):
     """Frame with labels of vectors beside those of charges."""
-    ions, electrons = known["valence_charges"], known["electrons_per_centre"]
-    missing = sorted({*frame.atoms.symbols} - {*ions})
-    if missing:
-        raise ValueError(f"frame '{frame.name}': there is no charge of {missing[0]}; add it to dipole.ions")
-    charges = np.array([ions[symbol] - electrons.get(symbol, 0.0) for symbol in frame.atoms.symbols])
+    if not _knows(frame, known):
+        missing = min({*frame.atoms.symbols} - {*known["valence_charges"]})
+        raise ValueError(f"frame '{frame.name}': there is no charge of {missing}; add it to dipole.ions")
+    charges = _charges_at(frame, known)
     found = {}
     if has_only_dipole(frame):
         found[SUM] = (charges @ frame.atoms.positions - np.asarray(frame.labels[DIPOLE])) / charge

@@ -4,7 +4,7 @@ A recipe supplies a Problem: batches, losses and errors. The loop does everythin
 rate, checks of gradients, validation, best weights, checkpoint, learning curve, resume, log lines and the stop.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def run_loop(
     patience: int = 0,
     keep: Callable[[dict, dict], None] | None = None,
     identity: Mapping[str, Any] | None = None,
+    may_lack: Collection[str] = (),
 ) -> dict:
     """Train with Adam; an interrupted run that is called again with its checkpoint ends with the same bits.
 
@@ -66,6 +67,8 @@ def run_loop(
     identity : dict
         Further texts and numbers that must agree with a checkpoint. A finished run of another identity is then no error:
         training starts anew.
+    may_lack : collection of str
+        Keys of ``identity`` that a checkpoint of an earlier version may lack, see check_identity.
 
     Returns
     -------
@@ -94,6 +97,7 @@ def run_loop(
         keep=keep,
         unit=unit,
         identity=identity,
+        may_lack=may_lack,
     )
     _begin_log(log, run)
     with stopping() as stop, log.progress(total=run.end, done=run.step, unit=unit):

@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Run:
         keep: Callable[[dict, dict], None] | None = None,
         unit: str = "steps",
         identity: Mapping[str, Any] | None = None,
+        may_lack: Collection[str] = (),
     ):
         if steps is None and seconds is None:
             raise ValueError("got neither a number of steps nor a time for the training; give one of them")
@@ -79,6 +80,7 @@ class Run:
         self.optimizer = torch.optim.Adam(problem.parameters, lr=schedule.first, fused=True)
         self.plateaus = schedule.plateaus(self.optimizer)
         self.identity = problem.identity | dict(identity or {}) | {"learning_rate": str(schedule)}
+        self.may_lack = may_lack
         self.path = Path(path) if path else None
         if self.path and self.path.exists():
             self._load(steps, may_renew=identity is not None)
@@ -250,7 +252,7 @@ class Run:
                 f"{self.path} is a checkpoint of another version of ase-mlelec; remove it or choose another"
             )
         try:
-            check_identity(self.path, state.get("identity"), self.identity)
+            check_identity(self.path, state.get("identity"), self.identity, may_lack=self.may_lack)
         except ValueError as error:
             if not (may_renew and state.get("complete")):
                 raise

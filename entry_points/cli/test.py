@@ -46,24 +46,20 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.bars and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
         raise ValueError(f"got --bars for {arguments.data}, which are for labels of structures alone; leave it out")
-    if arguments.plot and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
-        raise ValueError(
-            f"got --plot for {arguments.data}, which is drawn for labels of structures alone; leave it out"
-        )
     warn_unfinished(arguments.model)
     if is_snapshots(arguments.data):
-        frames, columns = errors_of_ldos(arguments)
+        frames, columns, compared = errors_of_ldos(arguments)
     elif is_hamiltonians(arguments.data):
-        frames, columns = errors_of_hamiltonians(arguments)
+        frames, columns, compared = errors_of_hamiltonians(arguments)
     else:
-        frames, columns = errors_of_frames(arguments)
+        frames, columns, compared = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
     print(table(columns))
     if arguments.bars:
         print_bars(arguments.model[0], frames)
     kinds = {} if arguments.group else by_kind(arguments, frames)
     if arguments.plot:
-        plot(arguments.plot, arguments.model[0], frames)
+        plot(arguments.plot, compared)
     if arguments.out:
         result = {"frames": len(frames), **list(columns.values())[-1], **({"kinds": kinds} if kinds else {})}
         with replacing(arguments.out) as partial:
@@ -116,21 +112,23 @@ def by_kind(arguments: argparse.Namespace, frames: "Frames | Hamiltonians | Snap
     return found
 
 
-def plot(path: str, model: str, frames: "Frames") -> None:
-    """Draw predictions against labels, an axis for each kind of label."""
+MANY = 20_000  # points of a figure, from which their number is drawn by color
+
+
+def plot(path: str, compared: "dict[str, tuple[NDArray, NDArray, str]]") -> None:
+    """Draw predictions against labels, dict by name of (labels, predictions, unit), an axis for each."""
     from matplotlib.figure import Figure
 
-    from ase_mlelec import load_model
-    from ase_mlelec.analysis.plots import plot_parity
-    from ase_mlelec.train.evaluate import compared
+    from ase_mlelec.analysis.plots import plot_parity, plot_parity_counts
 
-    found = compared(load_model(model), frames)
-    figure = Figure(figsize=(4 * len(found), 4), layout="constrained")
-    for ax, (name, (labels, predictions, unit)) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items()):
+    figure = Figure(figsize=(4 * len(compared), 4), layout="constrained")
+    axes = figure.subplots(1, len(compared), squeeze=False)[0]
+    for ax, (name, (labels, predictions, unit)) in zip(axes, compared.items()):
         if unit == "eV/atom":
             labels, predictions, zero = differences(labels, predictions)
             name, unit = name + zero, "meV/atom"
-        plot_parity(ax, labels, predictions, unit).set_title(name)
+        draw = plot_parity_counts if len(labels) > MANY and labels.min() > 0 else plot_parity
+        draw(ax, labels, predictions, unit).set_title(name)
     write_figure(path, figure)
 
 
@@ -173,7 +171,7 @@ def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec import load_model
     from ase_mlelec.data.frames import read_frames
     from ase_mlelec.train.dipoles import on_branch_of_model
-    from ase_mlelec.train.evaluate import errors
+    from ase_mlelec.train.evaluate import compared, errors
 
     if len(arguments.model) > 1:
         raise ValueError(
@@ -182,22 +180,28 @@ def errors_of_frames(arguments: argparse.Namespace) -> tuple:
         )
     model = load_model(arguments.model[0])
     frames = on_branch_of_model(model, selected(read_frames(arguments.data, keys=keys_of(arguments)), arguments))
-    return frames, {arguments.group or "all": errors(model, frames)}
+    columns = {arguments.group or "all": errors(model, frames)}
+    return frames, columns, compared(model, frames) if arguments.plot else {}
 
 
 def errors_of_hamiltonians(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec.data.hamiltonians import Hamiltonians
-    from ase_mlelec.train.evaluate import errors
-    from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
+    from ase_mlelec.train.evaluate import compared, errors
+    from ase_mlelec.train.hamiltonian.errors import compared_hamiltonians, hamiltonian_errors
 
+    if arguments.plot and len(arguments.model) > 1:
+        raise ValueError(f"got --plot for {len(arguments.model)} models; draw them one by one")
     frames, columns = selected(Hamiltonians(arguments.data), arguments), {}
-    models = models_of(arguments, "hamiltonian", "Hamiltonians", "Hamiltonian")
+    models, drawn = models_of(arguments, "hamiltonian", "Hamiltonians", "Hamiltonian"), {}
     for name, model in models.items():
         column = name if len(models) > 1 else arguments.group or "all"
         columns[column] = hamiltonian_errors(model, frames)
+        if arguments.plot:
+            drawn = compared_hamiltonians(model, frames)
         if "energy" in model.heads:
             columns[column] |= errors(model, frames.frames())
-    return frames, columns
+            drawn |= compared(model, frames.frames()) if arguments.plot else {}
+    return frames, columns, drawn
 
 
 def errors_of_ldos(arguments: argparse.Namespace) -> tuple:
@@ -206,7 +210,7 @@ def errors_of_ldos(arguments: argparse.Namespace) -> tuple:
 
     from ase_mlelec.data.grid_points import GridData
     from ase_mlelec.data.snapshots import Snapshots
-    from ase_mlelec.train.ldos.errors import mean_ldos_errors
+    from ase_mlelec.train.ldos.errors import compared_ldos, mean_ldos_errors
 
     snapshots = selected(Snapshots(arguments.data), arguments)
     models = list(models_of(arguments, "ldos", "LDOS snapshots", "LDOS").values())
@@ -217,6 +221,8 @@ def errors_of_ldos(arguments: argparse.Namespace) -> tuple:
     with tempfile.TemporaryDirectory() as folder:
         data = GridData(snapshots, descriptor, Path(folder) / "fingerprints.h5", zero=models[0].heads["ldos"].zero)
         if len(models) == 1:
-            return snapshots, {arguments.group or "all": mean_ldos_errors(models[0], data)}
-        columns = {f"member {k}": mean_ldos_errors(model, data) for k, model in enumerate(models)}
-        return snapshots, columns | {"committee": mean_ldos_errors(models, data)}
+            columns = {arguments.group or "all": mean_ldos_errors(models[0], data)}
+        else:
+            columns = {f"member {k}": mean_ldos_errors(model, data) for k, model in enumerate(models)}
+            columns |= {"committee": mean_ldos_errors(models, data)}
+        return snapshots, columns, compared_ldos(models, data) if arguments.plot else {}

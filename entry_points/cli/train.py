@@ -59,11 +59,9 @@ def ending(config: "Config") -> str:
     if curves:
         lines.append(f"Learning curves: {', '.join(map(str, curves))}")
     name = shlex.quote(str(path))
-    drawn = config.ldos is None and config.hamiltonian is None
-    picture = (" --plot parity.png", ", with a picture") if drawn else ("", "")
     lines += [
         "Next:",
-        f"  mlelec test {name} DATA{picture[0]}    errors on other structures{picture[1]}",
+        f"  mlelec test {name} DATA --plot parity.png    errors on other structures, with a picture",
         f"  mlelec info {name}    what the model holds",
     ]
     if config.dos is not None or config.ldos is not None:

@@ -123,6 +123,22 @@ def test_what_is_not_read_is_named_once(tmp_path):
     ]
 
 
+def test_virials_become_symmetric(tmp_path):
+    """No energy of atoms has an antisymmetric part; more than rounding is told once, with the largest difference."""
+    virial = np.tile(np.diag([3.0, 4.0, 5.0]), (2, 1, 1))
+    virial[1, 0, 1] = 2.0
+    write(tmp_path, virial=virial.reshape(2, 9))
+    with pytest.warns(UserWarning, match="set.000/virial.npy: virials are not symmetric.* by up to 2 eV") as caught:
+        (_, first), (_, second) = read_data(tmp_path)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    np.testing.assert_array_equal(first["virial"], virial[0])
+    np.testing.assert_array_equal(second["virial"], [[3, 1, 0], [1, 4, 0], [0, 0, 5]])
+    write(tmp_path, virial=(np.diag([3.0, 4.0, 5.0]) + 1e-6 * np.triu(np.ones((3, 3))))[None].repeat(2, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_data(tmp_path)
+
+
 # shapes ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Dipoles of structures as labels: units, charges, branches, training and errors."""
 
 import tomllib
+import warnings
 from dataclasses import replace
 
 import ase.io
@@ -62,6 +63,20 @@ def test_sums_follow_from_dipoles():
     fourfold = with_sums(frames, KNOWN | {"functions_per_vector": 4})
     np.testing.assert_allclose(sums_of(fourfold), 4 * sums, atol=1e-12)
     assert with_sums(fourfold, KNOWN)[0] is fourfold[0]
+
+
+def test_dipoles_of_charged_structures_are_told():
+    """Once, with the charge; they refer to the origin of the positions."""
+    frames, _ = water(3)
+    known = KNOWN | {"electrons_per_centre": {"O": 9}}
+    with pytest.warns(
+        UserWarning, match="3 of 3 structures with a dipole are charged, such as 'cell 0' with -8 e"
+    ) as found:
+        with_sums(frames, known)
+    assert len(found) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_sums(frames, KNOWN)
 
 
 def test_branches_fit_each_other():

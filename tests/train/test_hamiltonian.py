@@ -24,6 +24,7 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.hamiltonian.closed_form import refit_onsite, standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import HamiltonianProblem, category_scales, fit_hamiltonian
+from ase_mlelec.train.hamiltonian.errors import compared_hamiltonians
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 from ase_mlelec.train.loop import Run
 from ase_mlelec.train.recipe import train
@@ -122,10 +123,18 @@ def test_train_and_test(folder, capsys):
                 "test",
                 "--json",
                 str(folder / "errors.json"),
+                "--plot",
+                str(folder / "parity.png"),
             ]
         )
         == 0
     )
+    assert (folder / "parity.png").stat().st_size > 10_000
+    drawn = compared_hamiltonians(model, Hamiltonians(folder / "g.h5").select("test"))
+    found = {name: 1000 * np.abs(mine - true).mean() for name, (true, mine, _) in drawn.items()}
+    assert found["eigenvalues"] == pytest.approx(errors["bands_mae_meV"], rel=1e-9)
+    assert found["elements on site"] == pytest.approx(errors["hamiltonian_onsite_mae_meV"], rel=1e-9)
+    assert found["elements between layers"] == pytest.approx(errors["hamiltonian_inter_mae_meV"], rel=1e-9)
     output = capsys.readouterr().out
     assert "1 structures, 4 atoms" in output and "between layers, R2" in output
     assert json.loads((folder / "errors.json").read_text())["hamiltonian_all_mae_meV"] == pytest.approx(

@@ -20,7 +20,7 @@ from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import parse_config, read_config
 from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos, refit_last_layer
-from ase_mlelec.train.ldos.errors import ldos_errors, mean_ldos_errors
+from ase_mlelec.train.ldos.errors import compared_ldos, ldos_errors, mean_ldos_errors
 from ase_mlelec.train.ldos.standardize import SMALLEST, fit_zero, standardize_ldos
 from ase_mlelec_entry_points.cli.main import main
 
@@ -205,7 +205,9 @@ def test_committee(tmp_path, capsys, monkeypatch):
     assert [model.metadata["training"]["configuration"]["seed"] for model in models] == [0, 1]
     assert len(list(tmp_path.glob("*.checkpoint"))) == 2 and not list(tmp_path.glob("*.fingerprints.h5"))
     capsys.readouterr()
-    assert main(["test", *names, str(tmp_path / "test.h5"), "--json", str(tmp_path / "errors.json")]) == 0
+    files = ["--json", str(tmp_path / "errors.json"), "--plot", str(tmp_path / "parity.png")]
+    assert main(["test", *names, str(tmp_path / "test.h5"), *files]) == 0
+    assert (tmp_path / "parity.png").stat().st_size > 10_000
     heading = capsys.readouterr().out.splitlines()[1].split()
     assert heading == ["member", "0", "member", "1", "committee"]
     data = GridData(Snapshots(tmp_path / "test.h5"), models[0].descriptor.double(), tmp_path / "f.h5", progress=False)
@@ -215,6 +217,12 @@ def test_committee(tmp_path, capsys, monkeypatch):
     wanted = np.sqrt((((first + second) / 2 - data.snapshots[0].ldos) ** 2).mean())
     np.testing.assert_allclose(ldos_errors(models, data)["ldos"], wanted, rtol=1e-5)
     assert f'"ldos_rmse": {mean_ldos_errors(models, data)["ldos_rmse"]}' in (tmp_path / "errors.json").read_text()
+    drawn, snapshot = compared_ldos(models, data), data.snapshots[0]
+    dos, density, free = (drawn[name] for name in ("density of states", "electron density", "free energy"))
+    np.testing.assert_allclose(dos[0], snapshot.dos / len(snapshot.atoms), rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(((dos[1] - dos[0]) ** 2).mean()), ldos_errors(models, data)["dos"][0], rtol=1e-6)
+    np.testing.assert_allclose(density[0], snapshot.density.ravel())
+    np.testing.assert_allclose(free[1] - free[0], ldos_errors(models, data)["free_energy"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,13 @@ from ase_mlelec.data.batches import write_hdf5
 from ase_mlelec.train import log as logs
 from ase_mlelec.train import run as runs
 from ase_mlelec.train.checkpoint import load_checkpoint
+from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.interrupt import Interrupted
 from ase_mlelec.train.linear import RidgeRegression, sum_rows
 from ase_mlelec.train.log import duration, readable_errors
 from ase_mlelec.train.loop import Schedule, run_loop
 from ase_mlelec.train.recipes.draft import UNFINISHED, is_unfinished
+from ase_mlelec.train.recipes.shared import defaults_of, settings_of
 from ase_mlelec_entry_points.cli.main import main
 
 PLAIN = Schedule(0.3, 3e-3)
@@ -108,6 +110,36 @@ def test_signal_within_an_epoch_gives_the_epoch_up(tmp_path):
     run_loop(resumed, **options)
     run_loop(whole, **options | {"checkpoint": None})
     assert torch.equal(resumed.model.weight, whole.model.weight)
+
+
+def test_settings_that_an_earlier_version_did_not_have(tmp_path):
+    """An interrupted run goes on where they are at their defaults, and is refused where they are not."""
+    sections = {
+        "data": {"files": ["a.h5"]},
+        "energy": {"learning_rate": [0.02, 0.001]},
+        "output": {"model": "m.safetensors"},
+    }
+    config = parse_config(sections)
+    settings, defaults = settings_of(config), defaults_of(config)
+    assert {"energy.strong_force", "local_frame", "seed"} <= defaults and "energy.learning_rate" not in defaults
+    options = dict(steps=9, schedule=PLAIN, progress=False, checkpoint=tmp_path / "a.checkpoint")
+
+    def interrupted_without(name):
+        stopped = Parabola()
+        stopped.stop_at = 5
+        (tmp_path / "a.checkpoint").unlink(missing_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            run_loop(stopped, **options, identity={key: each for key, each in settings.items() if key != name})
+
+    interrupted_without("energy.strong_force")
+    run_loop(Parabola(), **options, identity=settings, may_lack=defaults)
+    interrupted_without("energy.learning_rate")
+    with pytest.raises(ValueError, match="another run: energy.learning_rate None, this one .0.02, 0.001.; remove it"):
+        run_loop(Parabola(), **options, identity=settings, may_lack=defaults)
+    interrupted_without("")
+    changed = settings_of(parse_config(sections | {"seed": 3}))
+    with pytest.raises(ValueError, match="another run: seed 0, this one 3"):
+        run_loop(Parabola(), **options, identity=changed, may_lack=defaults)
 
 
 def test_lengthened(tmp_path):

@@ -20,6 +20,7 @@ GEOMETRY = {"coord", "box", "real_atom_types"}
 # inputs on which labels depend in addition to the structure: electronic temperatures, fields, spins, charges
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
 LONGEST = 1e6  # Å, of a box
+ASYMMETRY, FLOOR = 1e-3, 1e-2  # of virials, relative to the largest element, and eV, which is rounding
 DEEPEST = 3  # levels of folders below the given folder
 
 
@@ -29,9 +30,9 @@ def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
     Returns
     -------
     list of (Atoms, labels)
-        labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV, ados [N, S], dos [S]
-        states/eV and the others as they are in the files. A ``dipole.npy`` holds the sum of the atomic vectors, not a
-        dipole in e Å, and is called summed_dipole here. A ``nopbc`` file means that the box is ignored. Atomic files
+        labels is a dict of arrays with energy in eV, forces [N, 3] eV/Å, virial [3, 3] eV, made symmetric, ados [N, S],
+        dos [S] states/eV and the others as they are in the files. A ``dipole.npy`` holds the sum of the atomic vectors,
+        not a dipole in e Å, and is called summed_dipole here. A ``nopbc`` file means that the box is ignored. Atomic files
         with the atoms of one type alone are filled up with zeros. Mixed systems, whose ``real_atom_types.npy`` gives
         every frame its own types, are read; their atoms of type -1 are left out. The older text files, coord.raw and so
         on beside type.raw, are read where there is no set.
@@ -73,6 +74,14 @@ class _Notes:
     unread: set = field(default_factory=set)
     inputs: dict = field(default_factory=dict)
     guessed: dict = field(default_factory=dict)
+    asymmetric: dict = field(default_factory=dict)  # largest difference of virials, eV, by the name of the file
+
+    def symmetric(self, file, virials):
+        """Symmetric part of virials [frames, 3, 3]; the antisymmetric one is noted where it is no rounding."""
+        part = np.abs(virials - virials.swapaxes(1, 2)).max(initial=0.0)
+        if part > FLOOR + ASYMMETRY * np.abs(virials).max(initial=0.0):
+            self.asymmetric[str(file)] = part
+        return (virials + virials.swapaxes(1, 2)) / 2
 
     def add_input(self, file, values, per_atom) -> None:
         """Refuse ``values`` [frames, ...] that are not the same in all frames read so far."""
@@ -97,6 +106,12 @@ class _Notes:
             )
         if self.unread:
             yield f"{path}: not read: {', '.join(sorted(self.unread))}"
+        if self.asymmetric:
+            worst = max(self.asymmetric, key=self.asymmetric.__getitem__)
+            yield (
+                f"{worst}: virials are not symmetric, elements differ by up to {self.asymmetric[worst]:.3g} eV, which no "
+                "energy of atoms gives; their symmetric part is read: check the order of the numbers and the calculation"
+            )
         if self.guessed:
             names = ", ".join(f"{name} as {symbol}" for name, symbol in sorted(self.guessed.items()))
             yield f"{path}: type_map.raw has names that are no chemical symbols; read {names}"
@@ -232,7 +247,8 @@ def _read_set(system, folder, files, names, notes):
         if stem in files and label.name in columns:
             notes.unread.add(files[stem].name)
         elif stem in files:
-            columns[label.name] = _label(files[stem], label, n_frames, types)
+            values = _label(files[stem], label, n_frames, types)
+            columns[label.name] = notes.symmetric(files[stem], values) if label.name == "virial" else values
     for stem in INPUTS:
         if stem in files:
             values = _shaped(files[stem], _read(files[stem]), n_frames, (-1,), f"{n_frames} frames")

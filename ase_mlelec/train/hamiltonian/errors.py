@@ -32,7 +32,6 @@ def hamiltonian_errors(model: Model, frames: Iterable[HamiltonianFrame]) -> dict
     return _summary(*compared_elements(model, frames))
 
 
-@torch.no_grad()
 def compared_elements(
     model: Model, frames: Iterable[HamiltonianFrame]
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], NDArray | None]:
@@ -45,6 +44,33 @@ def compared_elements(
     differences : array or None
         Errors, eV, of the eigenvalues on a mesh of k-points, for cells up to 300 functions.
     """
+    elements, bands = _elements_and_bands(model, frames)
+    return elements, None if bands is None else bands[0] - bands[1]
+
+
+SHOWN = {"onsite": "elements on site", "intra": "elements within a layer", "inter": "elements between layers"}
+
+
+def compared_hamiltonians(model: Model, frames: Iterable[HamiltonianFrame]) -> dict[str, tuple[NDArray, NDArray, str]]:
+    """Elements and eigenvalues behind ``hamiltonian_errors``, for figures.
+
+    Returns
+    -------
+    dict of (true [n], predicted [n], unit)
+    """
+    elements, bands = _elements_and_bands(model, frames)
+    found = {}
+    for start, name in SHOWN.items():
+        pairs = [pair for category, pair in elements.items() if category.startswith(start) and len(pair[0])]
+        if pairs:
+            mine, true = (torch.cat(column).numpy() for column in zip(*pairs))
+            found[name] = true, mine, "eV"
+    return found | ({} if bands is None else {"eigenvalues": (bands[1], bands[0], "eV")})
+
+
+@torch.no_grad()
+def _elements_and_bands(model, frames):
+    """(predicted, true) elements by category, Tensor [n] each, and eigenvalues, array [n] each, or None."""
     head = model.heads["hamiltonian"]
     truths: dict[str, list[Tensor]]
     found: dict[str, list[Tensor]]
@@ -66,12 +92,13 @@ def compared_elements(
                 for name, mask in (("near", near), ("long", ~near)):
                     store[f"{'inter' if key[0] else 'intra'}_{name}"].append(whole[mask].flatten())
         if frame.hamiltonian.size <= LARGEST:
-            bands.append(_band_errors(head, frame, blocks))
+            bands.append(_eigenvalues(head, frame, blocks))
     elements = {name: (torch.cat(found[name]), torch.cat(truths[name])) for name in CATEGORIES if found[name]}
-    return elements, np.concatenate(bands) if bands else None
+    return elements, tuple(map(np.concatenate, zip(*bands))) if bands else None
 
 
-def _band_errors(head, frame, blocks):
+def _eigenvalues(head, frame, blocks):
+    """(predicted, true) eigenvalues [n] on a mesh of k-points, eV."""
     kpts = monkhorst_pack(mesh(frame.atoms))
     r_vectors, which, row, column, values, owners = head.elements(blocks)
     own = WannierHamiltonian.from_elements(
@@ -83,7 +110,7 @@ def _band_errors(head, frame, blocks):
         values=values,
         centers=frame.atoms.positions[owners],
     )
-    return (own.eigenvalues(kpts) - frame.hamiltonian.eigenvalues(kpts)).ravel()
+    return own.eigenvalues(kpts).ravel(), frame.hamiltonian.eigenvalues(kpts).ravel()
 
 
 def _summary(columns, bands):

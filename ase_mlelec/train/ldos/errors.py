@@ -1,5 +1,6 @@
 """Errors of a predicted LDOS."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from ase_mlelec.physics import ldos_functional
 from ase_mlelec.physics.ldos_functional import Ions
 
 
-@torch.no_grad()
 def ldos_errors(model: Model | list[Model], data: GridData) -> dict:
     """Errors of every snapshot of ``data`` (GridData); integrals are compared with the same integrals of the true LDOS.
 
@@ -39,26 +39,74 @@ def ldos_errors(model: Model | list[Model], data: GridData) -> dict:
     ----------
     Ellis et al. 2021, Tables II and IV.
     """
-    models, found = model if isinstance(model, list) else [model], []
+    found = [
+        {
+            "ldos": each.ldos_error,
+            "dos": np.sqrt(((each.dos - each.true_dos) ** 2).mean()) / each.n_atoms,
+            "density_percent": 100 * np.abs(each.density / each.true_density - 1).mean(),
+            "band_energy": (each.terms["band"] - each.true_terms["band"]) / each.n_atoms,
+            "free_energy": (each.terms["total"] - each.true_terms["total"]) / each.n_atoms,
+        }
+        for each in _compared(model, data)
+    ]
+    return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A snapshot: error of its LDOS, and integrals of the predicted and of the true one."""
+
+    n_atoms: int
+    ldos_error: float
+    dos: NDArray
+    true_dos: NDArray
+    density: NDArray
+    true_density: NDArray
+    terms: dict
+    true_terms: dict
+
+
+@torch.no_grad()
+def _compared(model, data):
+    """Iterate over the _Compared of all snapshots."""
+    models = model if isinstance(model, list) else [model]
     if any(one.heads["ldos"].zero != data.zero for one in models):
         raise ValueError("the data and the models have different zeros of energy; give GridData zero=head.zero")
     for k in range(len(data)):
         item, snapshot = data[k], data.snapshots[k]
         members = [one.heads["ldos"].spectrum(item.features.to(one.dtype)).double() for one in models]
         ldos = (sum(members) / len(members)).numpy()
+        error = float(np.sqrt(((ldos[item.points] - item.ldos.numpy()) ** 2).mean()))
         dos = ldos.mean(axis=0) * item.volume
         terms, density = free_energy(data.snapshots, snapshot, dos, ldos, item.level)
         true, true_density = free_energy(data.snapshots, snapshot, snapshot.dos)
-        found.append(
-            {
-                "ldos": np.sqrt(((ldos[item.points] - item.ldos.numpy()) ** 2).mean()),
-                "dos": np.sqrt(((dos - item.dos.numpy()) ** 2).mean()) / item.n_atoms,
-                "density_percent": 100 * np.abs(density / true_density - 1).mean(),
-                "band_energy": (terms["band"] - true["band"]) / item.n_atoms,
-                "free_energy": (terms["total"] - true["total"]) / item.n_atoms,
-            }
-        )
-    return {name: np.array([float(row[name]) for row in found]) for name in found[0]}
+        yield _Compared(item.n_atoms, error, dos, item.dos.numpy(), density, true_density, terms, true)
+
+
+def compared_ldos(model: Model | list[Model], data: GridData) -> dict[str, tuple[NDArray, NDArray, str]]:
+    """Integrals of the true and of the predicted LDOS behind ``ldos_errors``, for figures.
+
+    Returns
+    -------
+    dict of (true [n], predicted [n], unit)
+        The density of states at all energies, the electron density at all points of the grids, the free energy of each
+        snapshot.
+
+    Raises
+    ------
+    ValueError
+        As ``ldos_errors``.
+    """
+    columns: dict[tuple[str, str], list] = {}
+    for each in _compared(model, data):
+        for place, true, mine in (
+            (("density of states", "states/eV/atom"), each.true_dos / each.n_atoms, each.dos / each.n_atoms),
+            (("electron density", "e/Å$^3$"), each.true_density, each.density),
+            (("free energy", "eV/atom"), each.true_terms["total"] / each.n_atoms, each.terms["total"] / each.n_atoms),
+        ):
+            columns.setdefault(place, []).append((np.ravel(true), np.ravel(mine)))
+    joined = {place: [np.concatenate(column) for column in zip(*pairs)] for place, pairs in columns.items()}
+    return {name: (true, mine, unit) for (name, unit), (true, mine) in joined.items()}
 
 
 def mean_ldos_errors(model: Model | list[Model], data: GridData) -> dict:

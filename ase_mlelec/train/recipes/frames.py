@@ -45,6 +45,7 @@ from ase_mlelec.train.recipes.shared import (
     begin_log,
     check_same,
     checkpoint_of,
+    defaults_of,
     duration_of,
     inner_distance,
     protect_trained,
@@ -360,6 +361,7 @@ def _fit(model, name, loss, parts, config, options, progress, draft, parameters=
         patience=options.patience,
         keep=draft and draft.stage(name),
         identity=settings_of(config) | steps_before(model, name, config),
+        may_lack=defaults_of(config),
     )
     model.double()
 

@@ -33,6 +33,7 @@ from ase_mlelec.train.recipes.shared import (
     begin_log,
     check_same,
     checkpoint_of,
+    defaults_of,
     duration_of,
     inner_distance,
     parts_of,
@@ -98,6 +99,7 @@ def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:
         patience=options.patience,
         keep=Draft(config, model, described, partial(protected, ranges=False), log.tell).stage("hamiltonian"),
         identity=settings_of(config),
+        may_lack=defaults_of(config),
     )
     model.metadata = described
     protected(model)

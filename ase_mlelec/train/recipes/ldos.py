@@ -25,6 +25,7 @@ from ase_mlelec.train.recipes.shared import (
     COPIED,
     begin_log,
     checkpoint_of,
+    defaults_of,
     duration_of,
     parts_of,
     protect_trained,
@@ -71,6 +72,7 @@ def train_ldos(config: Config, cache: str | PathLike, progress: bool | Log = Tru
         log,
         keep=draft.stage("ldos"),
         identity=settings_of(config),
+        may_lack=defaults_of(config),
     )
     held_out = {name: mean_ldos_errors(model, part) for name, part in parts.items() if name != "train" and len(part)}
     model.metadata = describe_ldos(snapshots) | {

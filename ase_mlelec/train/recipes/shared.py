@@ -87,6 +87,18 @@ def settings_of(config: Config) -> dict[str, str]:
     return found
 
 
+def defaults_of(config: Config) -> set[str]:
+    """Names of ``settings_of`` at their defaults, which checkpoints of versions without these settings lack."""
+    found = set()
+    for name, setting in settings_of(config).items():
+        section, _, key = name.partition(".")
+        fields = getattr(type(getattr(config, section)), "model_fields", {}) if key else Config.model_fields
+        field = fields.get(key or section)
+        if field is not None and str(field.get_default(call_default_factory=True)) == setting:
+            found.add(name)
+    return found
+
+
 def begin_log(parts: Mapping[str, Frames | StoredDataSet], config: Config, progress: bool | Log) -> Log:
     """Log with the rows that all stages share: frames by part, and the model file."""
     log = Log.of(progress)
