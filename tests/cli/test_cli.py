@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read, write
+from command_line import call, fails
 from small_data import ENERGIES, make_frames
 from small_ldos import random_ldos_model
 from small_models import random_model
@@ -17,7 +18,6 @@ from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bu
 from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors
-from ase_mlelec_entry_points.cli.main import main
 from ase_mlelec_entry_points.cli.test import differences
 from ase_mlelec_entry_points.cli.train import ending
 
@@ -35,18 +35,6 @@ def folder(tmp_path_factory):
         image.rattle(0.1, seed=seed)
     write(path / "si.traj", images)
     return path
-
-
-def call(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
-
-
-def fails(capsys, *arguments):
-    """The one line of the error."""
-    assert main([str(argument) for argument in arguments]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith("mlelec: error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 CONFIG = """

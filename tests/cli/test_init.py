@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ase.io import write
+from command_line import call, fails
 from small_survey import clean
 
 from ase_mlelec import load_model
@@ -20,18 +21,6 @@ def folder(tmp_path, monkeypatch):
     write(tmp_path / "cu.extxyz", to_images(clean(10)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
-
-
-def fails(capsys, *arguments):
-    """The one line of the error."""
-    assert main([str(argument) for argument in arguments]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith("mlelec: error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_init(folder, capsys):

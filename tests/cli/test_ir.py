@@ -1,5 +1,6 @@
 """``mlelec ir`` on point charges that swing at a known wavenumber and are wrapped into a cell that breathes."""
 
+import command_line
 import numpy as np
 import pytest
 import scipy.constants as si
@@ -10,7 +11,6 @@ from ase.io import write
 
 from ase_mlelec import evaluate
 from ase_mlelec.physics import spectra
-from ase_mlelec_entry_points.cli.main import main
 
 STEP, WAVENUMBER = 1.0, 1500.0  # fs, cm^-1
 CHARGES = np.array([2.0, -1.0, -1.0])
@@ -56,14 +56,11 @@ def folder(tmp_path_factory):
 
 
 def call(*arguments):
-    assert main(["ir", *(str(argument) for argument in arguments)]) == 0
+    command_line.call("ir", *arguments)
 
 
 def fails(capsys, *arguments):
-    assert main(["ir", *(str(argument) for argument in arguments)]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith("mlelec: error: ") and captured.err.count("\n") == 1
-    return captured.err
+    return command_line.fails(capsys, "ir", *arguments)
 
 
 def test_recorded(folder, capsys):
