@@ -252,10 +252,6 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         counts, valence = self._electron_counts() or {}, self.metadata.get("valence_electrons") or {}
         return max([1 - counts[symbol] / valence[symbol] for symbol in counts if valence.get(symbol)], default=0.0)
 
-    def _width(self):
-        """Width of the Gaussians in the density of states, eV."""
-        return float(self.metadata.get("dos_width_eV", 0.0))
-
     def get_electron_number(self, atoms: Atoms | None = None) -> float:
         """Return the number of electrons in the density of states of the structure."""
         self._present(atoms)

@@ -1,13 +1,11 @@
 """Calculator of Wannier centroids, dipole, polarization, Born charges and polarizability."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import spglib
 import torch
 from ase import Atoms
 from ase.calculators.calculator import (
@@ -28,6 +26,7 @@ from ase_mlelec.calculators.extrapolation import OnExtrapolation
 from ase_mlelec.calculators.potential import has_volume
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.model import Model
+from ase_mlelec.physics.symmetry import equivalent_atoms
 from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.system import System
 
@@ -190,13 +189,10 @@ class DeepWannierCalculator(AnswersField, MLElecCalculator):
         """
         charges = self.get_born_charges(atoms)
         tensor = self.get_dielectric_tensor() if dielectric is None else np.asarray(dielectric, dtype=float)
-        cell = self.atoms.cell.array, self.atoms.get_scaled_positions(), self.atoms.numbers
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
-            found = spglib.get_symmetry(cell)
+        found = equivalent_atoms(self.atoms.cell.array, self.atoms.get_scaled_positions(), self.atoms.numbers)
         if found is None:
             raise InputError("got a crystal without symmetry, not even the identity; check cell and positions")
-        inequivalent = np.unique(found["equivalent_atoms"])
+        inequivalent = np.unique(found)
         rows = [" ".join(f"{x:.10f}" for x in row.ravel()) for row in (tensor, *charges[inequivalent])]
         Path(path).write_text("\n".join([f"{units.COULOMB:.6f}", *rows, ""]), encoding="utf-8")
 

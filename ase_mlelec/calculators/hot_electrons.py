@@ -84,6 +84,10 @@ class HasHotElectrons(DifferentiatesSpectra):
             self._extra = {key: self._extra[key] for key in kept if key in self._extra}
             self.results, self._uncertainty = {}, {}
 
+    def _width(self):
+        """Width of the Gaussians in the density of states, eV."""
+        return float(self.metadata.get("dos_width_eV", 0.0))
+
     def _is_hot(self):
         """Whether the electrons have another temperature than those of the energies."""
         return self._given_temperature is not None and self._given_temperature != self.reference_temperature
@@ -105,7 +109,7 @@ class HasHotElectrons(DifferentiatesSpectra):
             shares = hot.shares(self.electronic_temperature)
             factors[1] = (sum(shares) - 1.0, self.reference_temperature)
             factors += [(-share, temperature) for share, temperature in zip(shares, hot.temperatures)]
-        width = self.metadata.get("dos_width_eV", 0.0)
+        width = self._width()
         found = [
             factor * electronic_free_energy(spectra.energies, spectra.dos, spectra.electrons, temperature, width=width)
             for factor, temperature in factors
@@ -170,7 +174,7 @@ class HasHotElectrons(DifferentiatesSpectra):
     def _of_density(self, function, temperature):
         """Function of the total density of states, the number of electrons, and a temperature."""
         arguments = self.energies, self.get_total_dos(), self.get_electron_number()
-        return function(*arguments, temperature, width=self.metadata.get("dos_width_eV", 0.0))
+        return function(*arguments, temperature, width=self._width())
 
     def _rests(self, hot):
         """E_k - E - F_e(T_k) + F_e(T_0) of the present structure at every temperature of ``hot``, eV, mean of the models."""

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -244,17 +244,22 @@ class Batches:
                 if not all(having):
                     partial[name] = torch.tensor(having, device=counts.device)
         rows = torch.as_tensor(indices, device=counts.device)
-        weights = self.weights[rows], {name: column[rows] for name, column in self.label_weights.items()}
-        if self.environments is not None:
-            environment = join_environments([self.environments[i] for i in indices])
-            return Batch(joined, (), labels, self.cutoff, weights[0], environment, partial, label_weights=weights[1])
+        shared: dict[str, Any] = {
+            "system": joined,
+            "labels": labels,
+            "cutoff": self.cutoff,
+            "weights": self.weights[rows],
+            "partial": partial,
+            "label_weights": {name: column[rows] for name, column in self.label_weights.items()},
+        }
+        if self.environments is not None:  # the descriptor is fixed, and nothing reads the pairs
+            return Batch(pairs=(), environment=join_environments([self.environments[i] for i in indices]), **shared)
         offsets = np.cumsum([0, *counts.tolist()])
         pairs = tuple(
             torch.cat([self.pairs[i][k] + (int(offset) if k < 2 else 0) for i, offset in zip(indices, offsets)])
             for k in range(3)
         )
-        joint = joined, pairs, labels, self.cutoff, weights[0], None, partial
-        return Batch(*joint, self.fixed, list(indices), weights[1])
+        return Batch(pairs=pairs, fixed=self.fixed, indices=list(indices), **shared)
 
     def all_batches(self, size: int, *, most_atoms: int | None = None) -> Iterator:
         """Iterate over all frames in order, ``size`` at a time, or fewer of together ``most_atoms`` atoms."""

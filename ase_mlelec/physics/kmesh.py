@@ -1,6 +1,5 @@
 """Meshes of k-points in reduced coordinates: Monkhorst-Pack, pairs k and -k, irreducible by symmetry."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import spglib
 from numpy.typing import NDArray
 
-_FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
+from ase_mlelec.physics.symmetry import found_by
 
 
 def monkhorst_pack(shape: Sequence[int] | NDArray, shift: Sequence[float] = (0, 0, 0)) -> NDArray:
@@ -131,14 +130,10 @@ def irreducible(
     if (2 * offset % 1).any():
         raise ValueError(f"shift: got {offset.tolist()}, need 0 or 1/2; use monkhorst_pack for the full mesh")
     crystal: Any = (np.asarray(cell, dtype=float), np.asarray(fractions, dtype=float), np.asarray(numbers))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
-            found = spglib.get_ir_reciprocal_mesh(
-                mesh, crystal, is_shift=(2 * offset).astype(int), symprec=symprec, is_time_reversal=time_reversal
-            )
-    except _FAILURE:
-        found = None
+    shifted = (2 * offset).astype(int)
+    found = found_by(
+        spglib.get_ir_reciprocal_mesh, mesh, crystal, is_shift=shifted, symprec=symprec, is_time_reversal=time_reversal
+    )
     if found is None:
         raise ValueError("cell: got a crystal without symmetry, not even the identity; check cell and positions")
     mapping, grid = found

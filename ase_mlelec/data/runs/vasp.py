@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import spglib
 from ase import Atoms
 
 from ase_mlelec import units
@@ -18,11 +17,11 @@ from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.text import float_or
 from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
+from ase_mlelec.physics.symmetry import equivalent_atoms
 
 REFERENCE = "average electrostatic potential of the cell (VASP)"
 FERMI_DIRAC = "Fermi-Dirac"
 SMEARING = {-5: "tetrahedra", -4: "tetrahedra", -3: "tetrahedra", -2: "from input", -1: FERMI_DIRAC, 0: "Gaussian"}
-_FAILURE = getattr(spglib, "SpglibError", RuntimeError)  # where spglib raises; elsewhere it returns None
 NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz", "ML_ABN", "ML_AB")  # the first of a folder is read
 
 
@@ -179,11 +178,6 @@ def _symmetrized(run, atoms) -> Projections:
     """Shares averaged over equivalent atoms, where VASP reduced the k-points by symmetry (ISYM of 1 or more)."""
     if float_or(run.parameters.get("ISYM"), 2) < 1:
         return run.projections
-    cell = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # about the way in which spglib reports failures
-        try:
-            found = spglib.get_symmetry(cell, symprec=float_or(run.parameters.get("SYMPREC"), 1e-5))
-        except _FAILURE:
-            found = None
-    return run.projections if found is None else run.projections.averaged(found["equivalent_atoms"])
+    symprec = float_or(run.parameters.get("SYMPREC"), 1e-5)
+    found = equivalent_atoms(atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers, symprec=symprec)
+    return run.projections if found is None else run.projections.averaged(found)
