@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import spglib
 from numpy.typing import NDArray
 
@@ -21,9 +20,7 @@ def found_by(function: Callable, *arguments: Any, **options: Any) -> Any:
             return None
 
 
-def equivalent_atoms(
-    cell: NDArray, fractions: NDArray, numbers: NDArray, *, symprec: float = 1e-5
-) -> NDArray[np.intp] | None:
+def equivalent_atoms(cell: NDArray, fractions: NDArray, numbers: NDArray, *, symprec: float = 1e-5) -> NDArray | None:
     """For every atom [N] the index of the first atom that a symmetry operation maps on it.
 
     Parameters
