@@ -213,6 +213,10 @@ class ActiveConfig(Section):
         """Folder of all rounds."""
         return self._path / self.folder
 
+    def folder_of(self, n: int) -> Path:
+        """Folder of round n."""
+        return self.work / f"round-{n:02d}"
+
     @property
     def trained(self) -> Config:
         """Configuration of the training."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_mlelec.active.config import ActiveConfig, head_of
+from ase_mlelec.active.config import ActiveConfig
 from ase_mlelec.active.explore import (
     CANDIDATE,
     TRUSTED,
@@ -43,6 +43,7 @@ from ase_mlelec.atomic_write import FileLock, replacing
 from ase_mlelec.bundle import load_model
 from ase_mlelec.data.frames import Frames, join, read_all, read_hdf5
 from ase_mlelec.data.images import read_images
+from ase_mlelec.model import Model
 from ase_mlelec.train.recipes.parts import part_of, split
 
 MOST_CANDIDATES = 2000  # whose features are compared; of more, the least certain
@@ -93,7 +94,7 @@ def _all_rounds(config, label, tell, most, progress):
     summaries: list[dict] = []
     while True:
         n = len(summaries)
-        folder = config.work / f"round-{n:02d}"
+        folder = config.folder_of(n)
         if most is not None and n >= most:
             return summaries
         tell(f"Round {n}: training")
@@ -120,7 +121,7 @@ def _all_rounds(config, label, tell, most, progress):
 
 def _round(config, n, models, label, tell):
     """One round behind its training: explore, select, label, and count; dict of JSON types."""
-    folder = config.work / f"round-{n:02d}"
+    folder = config.folder_of(n)
     loaded = [load_model(path) for path in models]
 
     def fresh():  # neighbor lists of former structures change the last digits, and chaos makes them large
@@ -147,7 +148,7 @@ def explore_round(config: ActiveConfig, n: int, fresh: Callable, tell: Callable)
 
     ``fresh()`` makes a calculator of the model.
     """
-    folder = config.work / f"round-{n:02d}" / "explore"
+    folder = config.folder_of(n) / "explore"
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Atoms] = []
     given = folder / "given.traj"
@@ -172,7 +173,7 @@ def explore_round(config: ActiveConfig, n: int, fresh: Callable, tell: Callable)
     return found
 
 
-def select_round(config: ActiveConfig, n: int, frames: list[Atoms], model: Any, most: int) -> list[Atoms]:
+def select_round(config: ActiveConfig, n: int, frames: list[Atoms], model: Model, most: int) -> list[Atoms]:
     """At most ``most`` structures to label."""
     if config.select.by == "random":
         usable = [atoms for atoms in frames if atoms.info["state"] in (TRUSTED, CANDIDATE)]
@@ -253,8 +254,14 @@ def _room(config, n):
     if n >= config.stop.rounds:
         return 0
     total = config.stop.labels
-    before = sum((_summary(config.work / f"round-{k:02d}") or {}).get("labels", 0) for k in range(n))
-    return config.select.number if total is None else max(min(config.select.number, total - before), 0)
+    if total is None:
+        return config.select.number
+    return max(min(config.select.number, total - _labels_before(config, n)), 0)
+
+
+def _labels_before(config, n):
+    """Labels that the rounds before one have made."""
+    return sum((_summary(config.folder_of(k)) or {}).get("labels", 0) for k in range(n))
 
 
 def _pairs(calc, quantity, images, labels):
@@ -281,7 +288,7 @@ def counted(config: ActiveConfig, n: int, frames: list[Atoms]) -> dict[str, Any]
         "round": n,
         "states": dict(states),
         "above": 1 - states[TRUSTED] / total if total else 0.0,
-        "labels_before": sum((_summary(config.work / f"round-{k:02d}") or {}).get("labels", 0) for k in range(n)),
+        "labels_before": _labels_before(config, n),
     }
 
 
@@ -359,6 +366,3 @@ def _check_settings(config):
         return
     with replacing(path) as partial:
         partial.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-
-
-__all__ = ["counted", "explore_round", "head_of", "label_round", "learn", "pool_of", "select_round"]

@@ -12,8 +12,8 @@ from ase_mlelec.train.recipes.defaults import in_closed_form
 
 def round_config(config: ActiveConfig, n: int) -> Config:
     """Configuration of the training of round ``n``."""
-    base, folder = config.trained, config.work / f"round-{n:02d}"
-    labels = [config.work / f"round-{k:02d}" / "labels.h5" for k in range(n)]
+    base, folder = config.trained, config.folder_of(n)
+    labels = [config.folder_of(k) / "labels.h5" for k in range(n)]
     files = (*base.data.files, *(relative(path, base.folder) for path in labels if path.exists()))
     changes: dict[str, Any] = {
         "data": base.data.model_copy(update={"files": files}),
@@ -51,7 +51,7 @@ def shortened(base: Config, share: float) -> dict[str, Any]:
 
 def models_of_round(config: ActiveConfig, n: int) -> list[Path]:
     """Model files of a round: one, or those of a committee."""
-    folder, size = config.work / f"round-{n:02d}", config.trained.committee
+    folder, size = config.folder_of(n), config.trained.committee
     return [folder / (f"model-{k}.safetensors" if size > 1 else "model.safetensors") for k in range(size)]
 
 

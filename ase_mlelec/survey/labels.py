@@ -1,12 +1,11 @@
 """How large the labels of a data set are and how much they vary."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_mlelec.data.data_set import Frames
+from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.quantities import LABELS
 
 ROUNDS = 20  # of the iteration for least absolute deviations
@@ -108,7 +107,7 @@ def spread_of(frames: Frames, name: str) -> Spread | None:
     return Spread(name, np.array(found), (total / max(count, 1)) ** 0.5, np.array(largest)) if found else None
 
 
-def stress_of(frame: Any) -> NDArray | None:
+def stress_of(frame: Frame) -> NDArray | None:
     """Stress [3, 3] of a frame with a virial and a volume, eV/Å^3, positive under tension; None without."""
     if "virial" not in frame.labels or frame.atoms.cell.rank < 3:
         return None

@@ -5,7 +5,7 @@ and no second pass over the data.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -255,7 +255,7 @@ def _moved(choice: Choice, variable: str, step: float) -> Iterator[Choice]:
             yield replace(choice, ridge=choice.ridge * factor)
 
 
-def _with_stress(best: Choice, errors: Any) -> Choice:
+def _with_stress(best: Choice, errors: Callable[[Choice], Choice]) -> Choice:
     """The Choice with the smallest error of stress of those that hardly raise the other errors."""
     trials = [errors(replace(best, weights=best.weights | {"virial": weight})) for weight in STRESS]
     allowed = [trial for trial in (best, *trials) if trial.score <= best.score + TOLERANCE]

@@ -1,7 +1,7 @@
 """Errors and standard deviations of the labels of a head, structure by structure."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ def _of_energy(model, batch) -> Iterator:
             yield label, value - batch.labels[label], deviation, floor
 
 
-def energy_deviations(model: Model, batch: Any) -> dict[str, Tensor]:
+def energy_deviations(model: Model, batch: Batch) -> dict[str, Tensor]:
     """Standard deviations, without scales and floors, of energies [B], forces [N, 3] and virials [B, 3, 3], by name."""
     head, posterior = model.heads["energy"], model.posteriors["energy"]
     with torch.enable_grad():
