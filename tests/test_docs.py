@@ -85,10 +85,21 @@ def test_pictures_are_shown_and_small():
 
 
 def test_files_that_pages_name_exist():
-    for page in DOCS.rglob("*.rst"):
+    count = 0
+    for page in (ROOT / "README.rst", *DOCS.rglob("*.rst"), *(ROOT / "ase_mlelec" / "pretrained").glob("*.rst")):
         for name in re.findall(r"(?<![\w/])((?:examples|benchmarks|tests)/[\w/.-]+\.\w+)", page.read_text()):
             if not name.endswith(".safetensors"):  # made by a command
                 assert (ROOT / name).exists(), f"{page.name} names {name}"
+                count += 1
+    assert count > 50
+
+
+def test_benchmarks_of_the_readme():
+    """The table of benchmarks names each once, and none that is not there."""
+    text = (ROOT / "README.rst").read_text()
+    named = re.findall(r"``([A-Z0-9_]+\.md)``", text[text.index("Accuracy and speed") :])
+    assert len(named) == len({*named}) > 30
+    assert {*named} <= {path.name for path in (ROOT / "benchmarks").glob("*.md")}
 
 
 def paths():

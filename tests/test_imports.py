@@ -64,7 +64,9 @@ PHYSICS_MAY_USE = sys.stdlib_module_names | {"ase_mlelec", "numpy", "scipy", "sp
 
 
 def source_files(folder):
-    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+    found = sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+    assert found, f"no modules in {folder}"
+    return found
 
 
 def imported_modules(path, package):

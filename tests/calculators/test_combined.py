@@ -111,10 +111,13 @@ def test_each_of(atoms, parts):
     images = [atoms, random_atoms("Si2O", cell=[5, 5, 5], seed=5)]
     energies = [calc.get_property("energy", image) for image in images]
     ados = [calc.get_ados(image) for image in images]
-    for k, _image in enumerate(calc.each_of(images, properties=["energy", "ados"])):
+    k = -1
+    for k, image in enumerate(calc.each_of(images, properties=["energy", "ados"])):
+        assert image is images[k]
         assert parts[0].results["energy"] == pytest.approx(energies[k], abs=1e-10)
         np.testing.assert_allclose(parts[1]._extra["ados"], ados[k], atol=1e-12)
         np.testing.assert_allclose(calc.get_ados(), ados[k], atol=1e-12)
+    assert k == 1
 
 
 def test_parameters_of_a_part_that_change(atoms):

@@ -89,6 +89,7 @@ def test_integrals_are_of_all_points_in_every_batch(data):
     model = new_model(data)
     fit(model, data, loss=Recorded(ldos=0.0, dos=1.0), epochs=1, batch_points=50)
     loss, head = LDOSLoss(ldos=0.0, dos=1.0), model.heads["ldos"]
+    assert len(Recorded.seen) > 2
     for item in Recorded.seen:
         (k,) = (k for k in range(2) if item.features is data[k].features)
         assert float(loss(head, item)[0].detach()) == float(loss(head, data[k])[0].detach())
@@ -246,7 +247,9 @@ def test_bad_committee():
 
 def test_examples():
     """The configurations in the repository are understood."""
-    for path in (Path(__file__).parents[2] / "examples").glob("*.toml"):
+    paths = list((Path(__file__).parents[2] / "examples").glob("*.toml"))
+    assert len(paths) > 8
+    for path in paths:
         assert read_config(path).data.files
 
 
