@@ -39,7 +39,8 @@ def complete(atoms: Atoms, kind: str) -> None:
     Raises
     ------
     ValueError
-        For species that are no elements, and a cell under a name that ASE does not read.
+        For species that are no elements, a cell under a name that ASE does not read, and sites of a CIF file that are
+        occupied in part.
     """
     atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
     _name_species(atoms)
@@ -47,6 +48,8 @@ def complete(atoms: Atoms, kind: str) -> None:
     if kind == "extxyz":
         refuse_unread_cell(atoms)
         join_columns(atoms)
+    if kind == "cif":
+        refuse_shared_sites(atoms)
 
 
 def labels_to_calculator(atoms: Atoms) -> None:
@@ -130,6 +133,20 @@ def add_free_energy(atoms: Atoms) -> None:
     if "free energy" in terms and extrapolated is not None and "free_energy" not in atoms.calc.results:
         correction = atoms.calc.results["energy"] - extrapolated  # of van der Waals forces
         atoms.calc.results["free_energy"] = terms["free energy"] + correction
+
+
+FULL = 0.99  # occupancy of a site, less rounding
+
+
+def refuse_shared_sites(atoms: Atoms) -> None:
+    """Raise ValueError for sites that several species share, or that are partly empty: ASE makes whole atoms of them."""
+    for shares in atoms.info.get("occupancy", {}).values():
+        if len(shares) > 1 or min(shares.values()) < FULL:
+            found = ", ".join(f"{symbol} {share:g}" for symbol, share in shares.items())
+            raise ValueError(
+                f"a site is occupied in part ({found}), which no model can evaluate; give a structure of whole atoms, such "
+                "as a supercell with one arrangement of them"
+            )
 
 
 def refuse_unread_cell(atoms: Atoms) -> None:

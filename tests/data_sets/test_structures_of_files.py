@@ -16,6 +16,13 @@ from ase_mlelec_entry_points.cli.main import main
 
 COMMANDS = ("dos si {}", "predict si {} --out p.extxyz", "eos si {}", "elastic si {}", "phonons si {}", "pca si {}")
 SILICON = "2\nLattice='0 2.7 2.7 2.7 0 2.7 2.7 2.7 0' Properties=species:S:1:pos:R:3\nSi 0 0 0\n{}\n"
+CELL = "".join(f"_cell_length_{x} 5.5\n" for x in "abc") + "".join(
+    f"_cell_angle_{x} 90\n" for x in ("alpha", "beta", "gamma")
+)
+SITES = "loop_\n" + "".join(
+    f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")
+)
+CIF = f"data_x\n{CELL}_symmetry_space_group_name_H-M 'P 1'\n{SITES}Si1 Si 0 0 0 {{}}\nSi2 Si .5 .5 .5 1.0\n"
 DAMAGED = {  # name -> (content, what the message says after the name)
     "cut.xyz": (SILICON.format(""), "ASE cannot read it"),
     "text.xyz": ("hello\nworld\n", "ASE cannot read it"),
@@ -26,6 +33,8 @@ DAMAGED = {  # name -> (content, what the message says after the name)
     "vasprun.xml": ("<modeling><x></modeling>", r"ASE cannot read it \(ParseError"),
     "a.pwi": ("&control\n/\n&system\n ibrav=0\n", r"ASE cannot read it \(KeyError: 'ntyp'\)"),
     "none.cif": ("data_x\n_cell_length_a 5.4\n", "no structures in it"),
+    "alloy.cif": (CIF.format("0.6\nGe1 Ge 0 0 0 0.4"), r"structure 0: a site is occupied in part \(Si 0.6, Ge 0.4\)"),
+    "vacant.cif": (CIF.format(0.7), r"structure 0: a site is occupied in part \(Si 0.7\)"),
     "empty.xyz": ("", "ASE knows no such format"),
     "unknown.qqq": ("1 2 3", "ASE knows no such format"),
 }
@@ -53,6 +62,12 @@ def test_commands_refuse_in_one_line(command, name, tmp_path, monkeypatch, capsy
 
 
 DUMP = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 3\n0 3\n0 3\n"
+
+
+def test_whole_sites_of_cif_files(tmp_path):
+    """Rounded occupancies are whole."""
+    (tmp_path / "a.cif").write_text(CIF.format("0.999"))
+    assert structure(tmp_path / "a.cif").get_chemical_formula() == "Si2"
 
 
 def test_dumps_without_elements(tmp_path):
