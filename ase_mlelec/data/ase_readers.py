@@ -40,7 +40,7 @@ def complete(atoms: Atoms, kind: str) -> None:
     ------
     ValueError
         For species that are no elements, a cell under a name that ASE does not read, and sites of a CIF file that are
-        occupied in part.
+        occupied in part; and for Qbox, of which ASE converts no unit.
     """
     atoms.info = {key.removeprefix(MARK): value for key, value in atoms.info.items()}
     _name_species(atoms)
@@ -50,6 +50,11 @@ def complete(atoms: Atoms, kind: str) -> None:
         join_columns(atoms)
     if kind == "cif":
         refuse_shared_sites(atoms)
+    if kind == "qbox":
+        raise ValueError(
+            "an output of Qbox, whose hartree, bohr and GPa ASE takes for eV, Å and eV/Å^3; write the structures in these "
+            "units, such as extxyz"
+        )
 
 
 def labels_to_calculator(atoms: Atoms) -> None:

@@ -1,6 +1,7 @@
 """Labeled structures from ase.Atoms and back, and from files that ASE reads."""
 
 import re
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from os import PathLike
@@ -116,6 +117,10 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         ) from None
     refuse_trajectory(path, comment)
     refuse_dump(path, kind)
+    if kind == "runnerdata" and images:
+        warnings.warn(
+            f"{path}: read in hartree and bohr, the units of RuNNer; data in eV and Å need another format", stacklevel=5
+        )
     if kind == "xsf":
         read_aenet(path, images)
     if not images:

@@ -10,6 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from small_data import make_frames
 
+from ase_mlelec import units
 from ase_mlelec.data.frames import read_frames, write_hdf5
 from ase_mlelec.data.structures import structure, structures
 from ase_mlelec_entry_points.cli.main import main
@@ -82,6 +83,38 @@ def test_dumps_without_elements(tmp_path):
     for name in "ab":
         with pytest.raises(ValueError, match=f"{name}.dump: a dump of LAMMPS, which has no energies"):
             read_frames(tmp_path / f"{name}.dump")
+
+
+QBOX = """<fpmd:simulation xmlns:fpmd="http://www.quantum-simulation.org/ns/fpmd/fpmd-1.0">
+<release> 1.63.8 centos7 </release>
+<species name="s">
+<symbol>Si</symbol><atomic_number>14</atomic_number><mass>28.0</mass>
+</species>
+[qbox] <cmd>run 1</cmd>
+<iteration count="1">
+<etotal>-3.95</etotal>
+<atomset>
+<unit_cell a="10 0 0" b="0 10 0" c="0 0 10"/>
+<atom name="Si1" species="s"><position>0 0 0</position><velocity>0 0 0</velocity><force>0 0 0.1</force></atom>
+</atomset>
+</iteration>
+"""
+
+
+def test_units_of_other_programs(tmp_path):
+    """ASE converts none of Qbox's units, and all of RuNNer's, whose files other programs write in eV and Å."""
+    (tmp_path / "a.xml").write_text(QBOX)
+    for function in (structure, read_frames):
+        with pytest.raises(ValueError, match="a.xml: .* 0: an output of Qbox, whose hartree, bohr and GPa"):
+            function(tmp_path / "a.xml")
+    (tmp_path / "input.data").write_text(
+        "begin\nlattice 10 0 0\nlattice 0 10 0\nlattice 0 0 10\natom 2 0 0 Si 0 0 0 0 0.1\nenergy -1\ncharge 0\nend\n"
+    )
+    with pytest.warns(UserWarning) as caught:
+        (frame,) = read_frames(tmp_path / "input.data")
+    assert "input.data: read in hartree and bohr" in str(caught[0].message)
+    np.testing.assert_allclose(frame.labels["energy"], -units.HARTREE, rtol=1e-6)
+    np.testing.assert_allclose(frame.atoms.positions, [[2 * units.BOHR, 0, 0]], rtol=1e-6)
 
 
 def test_forms_of_extxyz(tmp_path):
