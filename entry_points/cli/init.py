@@ -1,6 +1,7 @@
 """``mlelec init``"""
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out or name_of(arguments.data[0])
     check_new(out, arguments.force)
     look(arguments.data, arguments, Path(out))
-    print(f"{out}: written; next: mlelec train {out}")
+    print(f"{out}: written; next: mlelec train {shlex.quote(str(out))}")
 
 
 def name_of(data: str) -> str:

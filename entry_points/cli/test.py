@@ -39,10 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     import json
 
+    from ase_mlelec import load_model
     from ase_mlelec.atomic_write import replacing
+    from ase_mlelec.data.data_set import Frames
     from ase_mlelec.data.hamiltonians import is_hamiltonians
     from ase_mlelec.data.snapshots import is_snapshots
-    from ase_mlelec.train.evaluate import table
+    from ase_mlelec.train.evaluate import table, told_of_zero
 
     if arguments.bars and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
         raise ValueError(f"got --bars for {arguments.data}, which are for labels of structures alone; leave it out")
@@ -55,6 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
         frames, columns, compared = errors_of_frames(arguments)
     print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
     print(table(columns))
+    if isinstance(frames, Frames) and (zero := told_of_zero(load_model(arguments.model[0]), frames)):
+        print(f"note: {zero}")
     if arguments.bars:
         print_bars(arguments.model[0], frames)
     kinds = {} if arguments.group else by_kind(arguments, frames)

@@ -17,7 +17,7 @@ from small_models import random_model
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bundle, load_model
 from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.evaluate import errors, told_of_zero
 from ase_mlelec_entry_points.cli.test import differences
 from ase_mlelec_entry_points.cli.train import ending
 
@@ -92,6 +92,26 @@ def test_test(folder, capsys):
         capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"
     )
     assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+
+
+def test_another_zero_of_energy(folder, capsys):
+    """Labels of another zero for each species are told; small or unlike errors are not."""
+    model, frames = load_model(folder / "cu.safetensors"), read_frames(folder / "cu.h5")
+    atoms = [frame.atoms for frame in frames]
+    for one in atoms:
+        one.calc = DeepPotCalculator(model, device="cpu")
+    energies = np.array([one.get_potential_energy() for one in atoms])
+    for shift, told in ((3.0, True), (0.01, False)):
+        for frame, energy in zip(frames, energies):
+            frame.labels["energy"] = energy - shift * len(frame.atoms)
+        write_hdf5(folder / "zero.h5", frames)
+        call("test", folder / "cu.safetensors", folder / "zero.h5")
+        text = capsys.readouterr().out
+        assert ("predictions less labels are Cu +3 eV an atom" in text) == told, text
+    rng = np.random.default_rng(0)
+    for frame, energy in zip(frames, energies):
+        frame.labels["energy"] = energy + float(rng.normal()) * len(frame.atoms)
+    assert told_of_zero(model, frames) == ""
 
 
 @pytest.mark.parametrize(
