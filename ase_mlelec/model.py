@@ -14,6 +14,7 @@ from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
 from ase_mlelec.hot_energies import HotEnergies, check_hot
+from ase_mlelec.linear_energy import HasLinearEnergy
 from ase_mlelec.long_range import LongRange
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.nets import precision_of
@@ -22,7 +23,7 @@ from ase_mlelec.system import System
 from ase_mlelec.uncertainty import Posterior, seed_of
 
 
-class Model(torch.nn.Module):
+class Model(HasLinearEnergy, torch.nn.Module):
     """A descriptor and heads that share it; some heads may have a second descriptor.
 
     Parameters
@@ -88,7 +89,7 @@ class Model(torch.nn.Module):
             check_hot(hot, self.heads)
         self.long_range, self.hot = long_range, hot
         self.metadata = dict(metadata or {})
-        self._linear: tuple | None = None
+        self._linear = self._linear_bars = None
         self.evaluation_only = False  # a copy with rearranged arrays, which a file does not describe
 
     @property
@@ -211,40 +212,6 @@ class Model(torch.nn.Module):
         if not hasattr(head, "with_slopes") or not (self.core is None or self.core.is_idle(edges)):
             return None
         return head.with_slopes(environment)
-
-    def linear_energy(self, system: System, edges: Edges) -> tuple[Tensor, Tensor] | None:
-        """Atomic energies [C] and derivatives [E, 3] of their sum by the vectors, for a linear head, without the features.
-
-        None for other heads. ``edges`` may reach beyond the cutoff of the descriptor.
-        """
-        if self.linear_head is None:
-            return None
-        weights, constants = self.linear_head
-        values, gradient = self.descriptor_of("energy").sums_with_gradient(system, edges, weights)
-        energies = values + constants[self.species_index(system.numbers)[edges.atoms]]
-        if self.core is None or self.core.is_idle(edges):
-            return energies, gradient
-        own, leaf = energies.requires_grad_(True), edges.with_vec(edges.vec.detach().requires_grad_(True))
-        energies = self._with_core(own, system, leaf)
-        if energies is own:
-            return own.detach(), gradient
-        by_energy, by_vec = torch.autograd.grad(energies.sum(), [own, leaf.vec])
-        return energies.detach(), gradient * by_energy[edges.center, None] + by_vec
-
-    @property
-    def linear_head(self) -> tuple[Tensor, Tensor] | None:
-        """Weights [species, F] of the features and constants [species], eV, of a linear energy, or None.
-
-        They are computed again where an array of the head has changed.
-        """
-        head = self.heads["energy"]
-        if not (hasattr(head, "is_linear") and head.is_linear()):
-            return None
-        arrays = [*head.parameters(), *head.buffers()]
-        state = [(id(head), array.data_ptr(), array._version) for array in arrays]
-        if self._linear is None or self._linear[0] != state:
-            self._linear = state, head.as_linear()
-        return self._linear[1]
 
     def _with_core(self, energies, system, edges):
         if self.core is None:

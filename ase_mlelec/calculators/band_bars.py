@@ -38,7 +38,7 @@ class HasBandBars(MLElecCalculator):
             self._uncertainty[name] = self._deviation_of_elements()
         elif name == "eigenvalues":
             changes = self._level_changes(self._points()[0])[1]
-            self._uncertainty[name] = (self._scale_of_levels() * changes.std(axis=0))[None]
+            self._uncertainty[name] = self._bars_of_levels(changes)[None]
         else:
             self._uncertainty[name] = self._deviation_of_fermi_level()
 
@@ -64,8 +64,16 @@ class HasBandBars(MLElecCalculator):
             self._extra["member_hamiltonians"] = [self._built(each) for each in values]
         return self._extra["member_hamiltonians"]
 
+    def _bars_of_levels(self, changes):
+        """Standard deviations [...] of levels from their changes [n, ...] in the members."""
+        first = next((part for name, part in self.models[0].posteriors.items() if "/" in name), None)
+        floor = first.floor("eigenvalues") if first is not None and len(self.models) == 1 else 0.0
+        return self._spread_scale("eigenvalues") * np.hypot(changes.std(axis=0), floor)
+
     def _scale_of_levels(self):
-        return self._spread_scale("eigenvalues")
+        """Factor of the spread of what follows from all levels, such as the Fermi level."""
+        known = any("fermi_level" in part.scales for part in self.models[0].posteriors.values())
+        return self._spread_scale("fermi_level" if known else "eigenvalues")
 
     def _deviation_of_elements(self) -> WannierHamiltonian:
         """WannierHamiltonian whose elements are the standard deviations."""
@@ -128,7 +136,7 @@ class HasBandBars(MLElecCalculator):
         """
         hamiltonian = self.get_hamiltonian(atoms)
         changes = changes_of_bands(hamiltonian, self._member_hamiltonians(), bands.path.kpts, bands.energies[0])
-        return self._scale_of_levels() * changes.std(axis=0)[None]
+        return self._bars_of_levels(changes)[None]
 
     def get_dos_uncertainty(self, energies: ArrayLike, *, width: float = 0.1, atoms: Atoms | None = None) -> NDArray:
         """Return the standard deviations [S] of the density of states at ``energies`` [S], states/eV, see ``get_dos``.

@@ -150,8 +150,8 @@ class EvaluatesModels(WatchesRange):
         """
         energies, gradients, environments, graphs = [], [], [], []
         keeps, seen = self._keeps_graphs and self._keeps_energy(model, edges), self._seen("energy", model)
-        needs_features = keeps or seen.known is not None or _is_shared(model)
-        is_direct = not needs_features and model.linear_head is not None
+        needs_features = seen.known is not None or _is_shared(model)
+        is_direct = (keeps or not needs_features) and model.linear_head is not None
         reach = edges if is_direct else edges.up_to(model.descriptor.cutoff)
         evaluated = functools.partial(energies_of, model, system, needs_features, keeps)
         for environment, energy, gradient, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
@@ -235,10 +235,14 @@ def energies_of(
 ) -> tuple[Environment | None, Tensor, Tensor, tuple | None]:
     """Energies of the centers of a chunk (rows, edges), without the long range.
 
-    Returns (environments or None, atomic energies [C], dE/dvec [E, 3], (edges, environments) with their graph or None).
+    Returns (environments or None, atomic energies [C], dE/dvec [E, 3], what bars of forces need or None: edges,
+    environments, and derivatives of the directions for a linear energy, without which both have their graph).
     """
     _, edges = chunk
-    linear = None if needs_features else model.linear_energy(system, edges)
+    if keeps and model.linear_head is not None:
+        found = model.linear_energy_with_bars(system, edges)
+        return *found[:3], (edges, *found[::3])
+    linear = None if needs_features or keeps else model.linear_energy(system, edges)
     if linear is not None:
         return None, *linear, None
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))

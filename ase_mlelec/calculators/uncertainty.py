@@ -376,9 +376,13 @@ class HasUncertainty(PresentStructure):
 def _leverage_and_gradients(model, system, chunk):
     """(leverage [C], derivatives [E, 3] by the vectors in every direction ...) of a chunk.
 
-    A chunk is (edges, environment with its graph), or (rows, edges).
+    A chunk is (edges, environment with its graph), (edges, environment, derivatives) for a linear energy, or (rows, edges).
     """
-    first, environment = chunk
+    first, environment, *known = chunk
+    if model.linear_head is not None:
+        if isinstance(first, slice):
+            environment, _, _, *known = model.linear_energy_with_bars(system, environment)
+        return model.linear_bars.leverage(environment.features, environment.species), *known[0]
     if isinstance(first, slice):
         first = environment.with_vec(environment.vec.detach().requires_grad_(True))
         environment = model.environment("energy", system, first).keeping()

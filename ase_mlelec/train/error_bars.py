@@ -317,7 +317,7 @@ def _calibrate(model, name, validation, larger, log, more=None):
         found[total] = Deviations(*map(np.append, found[total], more))
     for label, each in found.items():
         errors = larger.get(label, 1.0) * each.errors
-        floor, scale = _floor_and_scale(errors, each)
+        floor, scale = floor_and_scale(errors, each)
         posterior.scales[label] = float(f"{scale:.6g}")
         if floor:
             posterior.floors[label] = float(f"{floor:.6g}")
@@ -334,7 +334,7 @@ def _of_members(quantity, known):
     return next((label for label in (quantity.total, quantity.atomic) if label in known), next(iter(known)))
 
 
-def _floor_and_scale(errors, found):
+def floor_and_scale(errors, found):
     """The smallest floor under which the errors are about as likely as can be, and the scale that goes with it."""
     size = np.sqrt(np.mean(found.posterior**2) / max(np.mean(found.floor**2), 1e-300))
     tried = []

@@ -17,11 +17,13 @@ from ase_mlelec.uncertainty.bars import (
     summed_floor,
 )
 from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of
+from ase_mlelec.uncertainty.linear_bars import LinearBars
 from ase_mlelec.uncertainty.posterior import Posterior, seed_of
 from ase_mlelec.uncertainty.scales import coverage, scale_of
 
 __all__ = [
     "Contributions",
+    "LinearBars",
     "Posterior",
     "contributions",
     "coverage",

@@ -19,7 +19,7 @@ from ase_mlelec.nets import DenseNet
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
 from ase_mlelec.train.deviations import Deviations
-from ase_mlelec.train.error_bars import _floor_and_scale, add_error_bars, arranged, errors_and_deviations
+from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations, floor_and_scale
 from ase_mlelec.train.last_layer import n_weights, rows_of
 from ase_mlelec.uncertainty import Posterior, contributions, coverage
 from ase_mlelec.uncertainty.bars import N_GRADIENTS
@@ -229,10 +229,10 @@ def test_floor_of_errors_that_no_weights_explain():
     generator = np.random.default_rng(0)
     deviations = generator.lognormal(sigma=2.0, size=4000)
     noise = Deviations(generator.normal(size=4000), deviations, np.ones(4000))
-    floor, scale = _floor_and_scale(noise.errors, noise)
+    floor, scale = floor_and_scale(noise.errors, noise)
     assert coverage(noise.errors, scale * noise.total(floor)).within_two > 0.93
     right = Deviations(deviations * generator.normal(size=4000), deviations, np.ones(4000))
-    floor, scale = _floor_and_scale(right.errors, right)
+    floor, scale = floor_and_scale(right.errors, right)
     assert floor < 0.2 * np.sqrt(np.mean(deviations**2)) and scale == pytest.approx(1, rel=0.1)
 
 

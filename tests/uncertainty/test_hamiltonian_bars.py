@@ -11,6 +11,7 @@ from ase_mlelec.bands.members import changes_of_bands, changes_of_levels
 from ase_mlelec.heads.hamiltonian.members import last_layers
 from ase_mlelec.physics import levels
 from ase_mlelec.train.hamiltonian.error_bars import add_hamiltonian_error_bars
+from ase_mlelec.train.hamiltonian.left_out import Rows, evenly, growths
 from ase_mlelec.uncertainty import Posterior
 from ase_mlelec.uncertainty.posterior import N_HAMILTONIANS
 from ase_mlelec_entry_points.cli.main import main
@@ -95,14 +96,52 @@ def test_calculator(graphene):
     assert found.shape == bands.energies.shape and np.isfinite(found).all()
     kpts, weights = calc.get_hamiltonian().mesh((3, 3, 1))
     own, changes = calc._level_changes(kpts)
+    on_mesh = WannierTBCalculator(model, kpts=kpts, on_extrapolation="ignore").get_uncertainty(
+        "eigenvalues", atoms=atoms
+    )
+    first = model.posteriors["hamiltonian/onsite_C"]
+    with_floor = np.hypot(changes.std(axis=0), first.floor("eigenvalues"))
+    np.testing.assert_allclose(on_mesh[0], first.scale("eigenvalues") / first.scale("members") * with_floor, rtol=1e-9)
     spread = np.std([levels.fermi_level(own + change, weights, 4.0, 300.0) for change in changes])
     factor = model.posteriors["hamiltonian/onsite_C"].scales
-    wanted = spread * factor["eigenvalues"] / factor["members"]
+    wanted = spread * factor["fermi_level"] / factor["members"]
     assert calc.uncertainty["fermi_level"] == pytest.approx(wanted, rel=1e-6)
     dos = calc.get_dos_uncertainty(np.linspace(-20, 20, 81), width=0.5)
     assert dos.shape == (81,) and dos.max() > 0
     atoms.rattle(0.05, seed=1)  # of the present structure
     assert calc.uncertainty["eigenvalues"].ravel() != pytest.approx(bars.ravel(), rel=1e-3)
+
+
+def test_left_out_structures_count(graphene):
+    """Errors of all structures, and the training structures say that they were left out."""
+    report = graphene[1]["eigenvalues"]
+    assert report["calibrated_on"] == "validation data and training structures that were left out"
+    assert report["errors"] % 4 == 0 and report["errors"] >= 4 * 4  # four structures of four levels at least
+
+
+def test_growth_where_a_structure_is_left_out():
+    """Against the fit without its rows, whose matrices are written out."""
+    generator, ridge = np.random.default_rng(0), 0.05
+    rows = {name: generator.normal(size=(30, 6)) for name in ("onsite_C", "intra_C_C_near", "intra_C_O_near")}
+    out = {"onsite_C": 2, "intra_C_C_near": 9, "intra_C_O_near": 4}
+    sums, squares = {name: torch.as_tensor(part.T @ part) for name, part in rows.items()}, {}
+    for name, n in out.items():
+        own, normal = rows[name][:n], sums[name].numpy() + ridge * np.trace(sums[name].numpy()) / 6 * np.eye(6)
+        before, after = (own @ np.linalg.inv(each) @ own.T for each in (normal, normal - own.T @ own))
+        errors = np.linalg.inv(np.eye(n) - before)
+        kind = "onsite" if name == "onsite_C" else "intra_near"
+        new = np.array([np.sum(errors**2), n, np.trace(after), np.trace(before)])
+        squares[kind] = squares.get(kind, 0) + new
+    own = {name: Rows(torch.as_tensor(rows[name][:n].T @ rows[name][:n]), n) for name, n in out.items()}
+    found = growths(own, sums, ridge)
+    assert set(found) == set(squares)
+    for kind, (a, b, c, d) in squares.items():
+        np.testing.assert_allclose(found[kind], [(a / b) ** 0.5, (c / d) ** 0.5], rtol=1e-9)
+    assert found["onsite"].errors > 1 and found["onsite"].bars > 1
+
+
+def test_evenly():
+    assert evenly(range(3), 5) == [0, 1, 2] and evenly(range(9), 3) == [0, 4, 8] and evenly([], 3) == []
 
 
 def test_rotation_keeps_bars(graphene):

@@ -197,7 +197,7 @@ class DirectionMeans(Coupling):
         self.register_buffer("second", torch.as_tensor(second.T.copy()), persistent=False)
         self.register_buffer("places", torch.as_tensor(place * len(second) + place_2), persistent=False)
         self._prepare_gradients(groups, species[used])
-        points, weights = _half_sphere(degree)
+        points, weights = half_sphere(degree)
         rows = harmonics(torch.as_tensor(points), self.l_max)
         degrees = torch.arange(self.l_max + 1).repeat_interleave(2 * torch.arange(self.l_max + 1) + 1)
         self.register_buffer("rows", rows / (2 * degrees[:, None] + 1).double().sqrt(), persistent=False)
@@ -295,7 +295,7 @@ def _places(kinds, groups, n_radial):
     return kinds[groups, 1] * n_radial + kinds[groups, 2]
 
 
-def _half_sphere(degree):
+def half_sphere(degree):
     """Quadrature of half the sphere: unit vectors [3, Q] and weights [Q], exact for even polynomials of ``degree``."""
     if degree > LEBEDEV_DEGREES[-1]:
         raise ValueError(

@@ -118,10 +118,20 @@ class ACE(Descriptor):
         """As in the base class, by one call of the loops where they are used."""
         if not self._uses_loops(edges):
             return super().sums_with_gradient(system, edges, weights)
+        _, sums, gradients = self._loops().sums(edges, weights[None], *self._kinds(system, edges))
+        return sums[0], gradients[0]
+
+    def sums_with_features(self, system: System, edges: Edges, weights: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """As in the base class, by one call of the loops where they are used."""
+        if not self._uses_loops(edges):
+            return super().sums_with_features(system, edges, weights)
+        return self._loops().sums(edges, weights, *self._kinds(system, edges), wants_features=True)
+
+    def _kinds(self, system, edges):
+        """Species of the neighbors [E] and of the centers [C], arrays."""
         edges.check_cutoff(self.cutoff)
         species = self.species_of_number.numpy()[system.numbers.numpy()]
-        kinds, own = species[edges.neighbor.numpy()], species[edges.atoms.numpy()]
-        return self._loops().sums_with_gradient(edges, kinds, weights, own)
+        return species[edges.neighbor.numpy()], species[edges.atoms.numpy()]
 
     def settle(self) -> None:
         """Allow compiled loops, where they are installed; for copies that are only evaluated."""

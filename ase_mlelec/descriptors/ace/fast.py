@@ -12,11 +12,9 @@ from ase_mlelec.descriptors import edge_loops
 from ase_mlelec.descriptors.ace import loops
 from ase_mlelec.descriptors.ace.couplings import Coupling, DirectionMeans, PowerSpectrum, Single
 from ase_mlelec.descriptors.ace.moments import DensityMoments
+from ase_mlelec.descriptors.ace.product_tables import products_of
 from ase_mlelec.descriptors.compiled_edges import Table, legendre, rows_like
 from ase_mlelec.edges import Edges
-from ase_mlelec.lanes import aligned
-
-POINTS = 32  # numbers of directions are filled up to multiples of it: ``loops`` sums four vectors at a time
 
 
 class Invariants:
@@ -38,7 +36,7 @@ class Invariants:
         starts = np.cumsum([0, *(part.squares.shape[1] for part in couplings)]).tolist()
         self.n_features = starts[-1]
         self.parts = [
-            (k, _part(part, len(self.sets[k].radial), n_species, start))
+            (k, _part(part, self.sets[k].l_max, len(self.sets[k].radial), n_species, start))
             for part, k, start, end in zip(couplings, source, starts, starts[1:])
             if end > start
         ]
@@ -57,30 +55,38 @@ class Invariants:
         """
         return _Features.apply(edges.vec, self, Table(edges, kinds.numpy()), plain)
 
-    def sums_with_gradient(
-        self, edges: Edges, kinds: NDArray, weights: Tensor, species: NDArray
-    ) -> tuple[Tensor, Tensor]:
-        """Sums [C] of the features times ``weights`` [species, F], and derivatives [E, 3] of their sum by the vectors.
+    def sums(
+        self, edges: Edges, weights: Tensor, kinds: NDArray, species: NDArray, *, wants_features: bool = False
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Sums [W, C] of the features times ``weights`` [W, species, F], and derivatives [E, 3] of those of all centers.
 
-        ``kinds`` [E] are the species of the neighbors, ``species`` [C] those of the centers.
+        ``kinds`` [E] are the species of the neighbors, ``species`` [C] those of the centers. Returns (features [C, F], or
+        [0, F] where they are not wanted, sums, derivatives by the vectors for each of the W weights).
         """
         table = Table(edges, kinds)
-        sums, slopes = self.contract([part.moments(table) for part in self.sets], _plain(weights), species)
-        return torch.from_numpy(sums).to(weights.dtype), rows_like(edges.vec, self.gradient(table, slopes))
+        moments = [part.moments(table) for part in self.sets]
+        sums, slopes, features = self.contract(moments, _plain(weights), species, wants_features=wants_features)
+        gradients = [rows_like(edges.vec, self.gradient(table, each)) for each in zip(*slopes)]
+        return torch.from_numpy(features).to(weights.dtype), torch.from_numpy(sums).to(weights.dtype), gradients
 
     def fill(self, moments: Sequence[NDArray]) -> NDArray:
         """Features [C, F] from the atomic basis of every set."""
-        features = np.empty((len(moments[0]), self.n_features))
-        for k, part in self.parts:
-            part.fill(moments[k], features)
-        return features
+        weights = np.empty((0, 1, self.n_features))
+        return self.contract(moments, weights, np.zeros(len(moments[0]), int), wants_features=True)[2]
 
-    def contract(self, moments: Sequence[NDArray], weights: NDArray, row: NDArray) -> tuple[NDArray, list]:
-        """Sums [C] of the features times ``weights[row]`` [C, F], and their derivatives by the atomic bases."""
-        sums, slopes = np.zeros(len(row)), [np.zeros_like(part) for part in moments]
+    def contract(
+        self, moments: Sequence[NDArray], weights: NDArray, row: NDArray, *, wants_features: bool = False
+    ) -> tuple[NDArray, list, NDArray]:
+        """Sums [W, C] of the features times ``weights[:, row]`` [W, C, F], and their derivatives by the atomic bases.
+
+        The third is the features [C, F], or [0, F] where they are not wanted.
+        """
+        sums = np.zeros((len(weights), len(row)))
+        slopes = [np.zeros((len(weights), *part.shape)) for part in moments]
+        features = np.empty((len(row) if wants_features else 0, self.n_features))
         for k, part in self.parts:
-            part.contract(moments[k], weights, row, sums, slopes[k])
-        return sums, slopes
+            part.contract(moments[k], weights, row, sums, slopes[k], features)
+        return sums, slopes, features
 
     def gradient(self, table: Table, slopes: Sequence[NDArray]) -> NDArray:
         """Derivatives [3, E] by the vectors from those by the atomic bases."""
@@ -105,8 +111,8 @@ class _Features(torch.autograd.Function):
             vec = vec.view_as(vec)
             total = (ctx.plain(vec) * grad).sum()
             return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None
-        _, slopes = ctx.of.contract(ctx.moments, _plain(grad), np.arange(len(grad)))
-        return rows_like(vec, ctx.of.gradient(ctx.table, slopes)), None, None, None
+        _, slopes, _ = ctx.of.contract(ctx.moments, _plain(grad)[None], np.arange(len(grad)))
+        return rows_like(vec, ctx.of.gradient(ctx.table, next(zip(*slopes)))), None, None, None
 
 
 def _plain(weights):
@@ -134,10 +140,11 @@ class Moments:
             edge_loops.add_gradient(*table.arrays, *self.constants, of_moments, gradient)
 
 
-def _part(part, n_radial, n_species, start):
+def _part(part, l_max, n_radial, n_species, start):
     """Loops of a Coupling whose moments have ``n_radial`` functions, and whose features begin at ``start``."""
-    kind: Any = {Single: SingleLoops, PowerSpectrum: PowerLoops, DirectionMeans: MeanLoops}[type(part)]
-    return kind(part, n_radial, n_species, start)
+    if isinstance(part, Single):
+        return SingleLoops(part, n_radial, n_species, start)
+    return ProductLoops(part, l_max, n_radial, n_species, start)
 
 
 class SingleLoops:
@@ -148,67 +155,30 @@ class SingleLoops:
         self.columns = places // part.n_radial * n_radial + places % part.n_radial
         self.own = slice(start, start + len(places))
 
-    def fill(self, moments: NDArray, features: NDArray) -> None:
-        features[:, self.own] = moments[:, self.columns, 0]
-
-    def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
-        own = weights[row, self.own]
-        sums += (own * moments[:, self.columns, 0]).sum(axis=1)
-        slopes[:, self.columns, 0] += own
-
-
-class PowerLoops:
-    """Features of a PowerSpectrum."""
-
-    def __init__(self, part: PowerSpectrum, n_radial: int, n_species: int, start: int):
-        size, places = n_species * part.n_radial, part.places.numpy()
-        first, second = (
-            k // part.n_radial * n_radial + k % part.n_radial for k in (places // size % size, places % size)
-        )
-        self.arguments = first, second, places // size**2, start
-
-    def fill(self, moments: NDArray, features: NDArray) -> None:
-        loops.power_features(moments, *self.arguments, features)
-
-    def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
-        loops.power_contracted(moments, *self.arguments, weights, row, sums, slopes)
+    def contract(
+        self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray, features: NDArray
+    ) -> None:
+        own = moments[:, self.columns, 0]
+        features[:, self.own] = own[: len(features)]
+        for known, total, slope in zip(weights, sums, slopes):
+            of_centers = known[row, self.own]
+            total += (of_centers * own).sum(axis=1)
+            slope[:, self.columns, 0] += of_centers
 
 
-class MeanLoops:
-    """Features of DirectionMeans."""
+class ProductLoops:
+    """Features of a PowerSpectrum, or of DirectionMeans."""
 
-    def __init__(self, part: DirectionMeans, n_radial: int, n_species: int, start: int):
-        first, second = part.first.T.numpy(), part.second.T.numpy()
-        used, number = np.unique(np.concatenate([first.ravel(), second.ravel()]), return_inverse=True)
-        l, rest = np.divmod(used, n_species * part.n_radial)
-        kinds = np.stack([l, rest // part.n_radial * n_radial + rest % part.n_radial], axis=1)
-        first, second = number[: first.size].reshape(first.shape), number[first.size :].reshape(second.shape)
-        self.densities = kinds, _filled(part.rows.numpy()), _filled(part.weights.numpy())
-        self.products = _two(first, len(kinds)), _two(second, len(kinds))
-        self.runs = np.searchsorted(self.products[0][:, 0], np.arange(len(kinds) + 1))  # first factors are sorted
-        place, partner = np.divmod(part.places.numpy(), len(second))
-        order = np.argsort(place, kind="stable")
-        ends = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(first)))])
-        self.forth = ends, partner[order].astype(np.int32), order + start
+    def __init__(self, part: PowerSpectrum | DirectionMeans, l_max: int, n_radial: int, n_species: int, start: int):
+        self.products = products_of(part, n_radial, n_species, l_max, start)
+        first, second = self.products[:2]
+        pairs = [own.places[:, 1] * own.places[:, 3] for own in (first, second)]
+        starts = np.append(first.shapes[:: loops.FACTORS, 3], first.shapes[:, 2].sum())
+        self.sizes = (int(np.diff(starts).max(initial=0)), int(np.concatenate(pairs).max(initial=0)))
+        self.n_seconds = int(second.shapes[:, 2].sum())
 
-    def fill(self, moments: NDArray, features: NDArray) -> None:
-        loops.mean_features(moments, *self.densities, *self.products, self.forth, features)
-
-    def contract(self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray) -> None:
-        first, second = self.products
-        loops.mean_contracted(
-            moments, *self.densities, first, self.runs, second, self.forth, weights, row, sums, slopes
-        )
-
-
-def _two(columns, one):
-    """Two factors each [P, 2], the number ``one`` where there is no second."""
-    return np.ascontiguousarray(np.pad(columns, [(0, 0), (0, 2 - columns.shape[1])], constant_values=one))
-
-
-def _filled(values):
-    """Values with zeros after them along the last axis, up to a multiple of POINTS."""
-    filled = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % POINTS)])
-    found = aligned(filled.shape, filled.dtype)
-    found[...] = filled
-    return found
+    def contract(
+        self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray, features: NDArray
+    ) -> None:
+        flat = slopes.reshape(*slopes.shape[:2], np.prod(slopes.shape[2:]))
+        loops.contract(moments, self.products, self.sizes, self.n_seconds, weights, row, sums, flat, features)

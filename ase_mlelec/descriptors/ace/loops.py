@@ -1,229 +1,202 @@
 """ACE invariants from the atomic basis, as compiled loops: features, or sums with given weights and their derivatives.
 
-The directions of a quadrature are the last axis of all arrays, so that the innermost loops run over neighboring numbers.
-Their number is a multiple of POINTS of ``fast``: four vectors, or more, are summed in registers at a time.
-The formulas are those of ``couplings``. ``moments`` [C, species n_radial, (l_max + 1)^2] is the atomic basis A.
+A vector holds the same number of several centers. The formulas and the tables are those of ``product_tables``.
+``moments`` [C, species n_radial, (l_max + 1)^2] is the atomic basis A; ``block`` [columns lm + 1, lanes] that of the centers
+of one vector, and in its last row the number 1.
 """
 
-import numpy as np
-
 from ase_mlelec.compiled import compiled
-from ase_mlelec.lanes import BYTES, empty_rows, every, load, spread, store, total
+from ase_mlelec.lanes import BYTES, empty_rows, every, load, spread, store
 
 LANES = BYTES // 8
+FACTORS = 16  # of a product, at a time: their coefficients stay in the nearest cache
 
 
 @compiled
-def densities(moments, kinds, rows, found):
-    """Densities ``found`` [K, Q] in the directions of ``rows`` [(l_max + 1)^2, Q]; ``kinds`` [K, 2] are (l, column)."""
-    width, n_angular = rows.shape[1] // LANES, moments.shape[1]
-    for k in range(len(kinds)):
-        l, column = kinds[k, 0], kinds[k, 1]
-        for q in range(0, width, 4):
-            zero = spread(moments, 0) - spread(moments, 0)
-            t0 = t1 = t2 = t3 = zero
-            for lm in range(l * l, (l + 1) * (l + 1)):
-                factor, place = spread(moments, column * n_angular + lm), lm * width + q
-                t0 += factor * load(rows, place)
-                t1 += factor * load(rows, place + 1)
-                t2 += factor * load(rows, place + 2)
-                t3 += factor * load(rows, place + 3)
-            store(found, k * width + q, t0)
-            store(found, k * width + q + 1, t1)
-            store(found, k * width + q + 2, t2)
-            store(found, k * width + q + 3, t3)
+def load_centers(moments, start, block):
+    """Copy the moments of the centers from ``start`` on to a block; centers behind the last have zeros."""
+    flat = moments.reshape((len(moments), -1))
+    width = flat.shape[1]
+    for lane in range(LANES):
+        if start + lane < len(flat):
+            for k in range(width):
+                block[k, lane] = flat[start + lane, k]
+        else:
+            for k in range(width):
+                block[k, lane] = 0.0
 
 
 @compiled
-def densities_pull_back(of_found, kinds, rows, of_moments):
-    """Add the derivatives by the densities [K, Q] to those by the moments."""
-    n_points = rows.shape[1]
-    for k in range(len(kinds)):
-        l, column, own = kinds[k, 0], kinds[k, 1], of_found[k]
-        for lm in range(l * l, (l + 1) * (l + 1)):
-            row, total = rows[lm], 0.0
-            for q in range(n_points):
-                total += own[q] * row[q]
-            of_moments[column, lm] += total
+def load_weights(weights, row, start, features, found):
+    """Copy the weights of ``features`` [F] of the centers from ``start`` on to ``found`` [F, lanes]."""
+    for lane in range(LANES):
+        if start + lane < len(row):
+            own = weights[row[start + lane]]
+            for k in range(len(features)):
+                found[k, lane] = own[features[k]]
+        else:
+            for k in range(len(features)):
+                found[k, lane] = 0.0
 
 
 @compiled
-def products(values, columns, factors, found):
-    """Products ``found`` [P, Q] of ``factors`` [Q] and two rows of ``values``; ``columns`` [P, 2] are places."""
-    for p in range(len(columns)):
-        first, second, own = values[columns[p, 0]], values[columns[p, 1]], found[p]
-        for q in range(len(factors)):
-            own[q] = factors[q] * first[q] * second[q]
+def coefficients(begin, end, block, places, shapes, ends, entries, values, pairs, found):
+    """Coefficients of the factors ``begin`` .. ``end``, one after the other; ``pairs`` is scratch.
 
-
-@compiled
-def copy_block(wide, q, block):
-    """Copy four vectors of directions from q on of all rows of ``wide`` [K, Q] to ``block`` [K, 4 vectors]."""
-    width = wide.shape[1] // LANES
-    for k in range(len(wide)):
-        for i in range(4):
-            store(block, 4 * k + i, load(wide, k * width + q + i))
-
-
-@compiled
-def fill_seconds(found, others, quadrature, q, second, of_second):
-    """Fill the second factors in four vectors of directions from q on; their derivatives are zero so far."""
-    for p in range(len(others)):
-        a, b = 4 * others[p, 0], 4 * others[p, 1]
-        for i in range(4):
-            store(second, 4 * p + i, load(quadrature, q + i) * load(found, a + i) * load(found, b + i))
-            store(of_second, 4 * p + i, every(load(found, a), 0.0))
-
-
-@compiled
-def contract_firsts(weights, columns, runs, forth, found, second, of_second, slopes):
-    """Sum of the weighted products with the second factors, four vectors; adds derivatives by these and by the densities.
-
-    Each first factor is made, used and forgotten. All arrays have four vectors of directions; ``weights`` are in the order
-    of ``forth``.
+    The arrays of tables are arguments of their own: numba counts references where it takes a tuple apart.
     """
-    ends, partner, _ = forth
-    zero = every(load(found, 0), 0.0)
-    e0 = e1 = e2 = e3 = zero
-    for first in range(len(runs) - 1):
-        a = 4 * first
-        a0, a1, a2, a3 = load(found, a), load(found, a + 1), load(found, a + 2), load(found, a + 3)
-        s0 = s1 = s2 = s3 = zero  # derivatives by the first density, but for its factor in the sum
-        for p in range(runs[first], runs[first + 1]):
-            b = 4 * columns[p, 1]
-            b0, b1, b2, b3 = load(found, b), load(found, b + 1), load(found, b + 2), load(found, b + 3)
-            f0, f1, f2, f3 = a0 * b0, a1 * b1, a2 * b2, a3 * b3
-            t0 = t1 = t2 = t3 = zero
-            for k in range(ends[p], ends[p + 1]):
-                weight, row = spread(weights, k), 4 * partner[k]
-                t0 += weight * load(second, row)
-                t1 += weight * load(second, row + 1)
-                t2 += weight * load(second, row + 2)
-                t3 += weight * load(second, row + 3)
-                store(of_second, row, load(of_second, row) + weight * f0)
-                store(of_second, row + 1, load(of_second, row + 1) + weight * f1)
-                store(of_second, row + 2, load(of_second, row + 2) + weight * f2)
-                store(of_second, row + 3, load(of_second, row + 3) + weight * f3)
-            store(slopes, b, load(slopes, b) + t0 * a0)
-            store(slopes, b + 1, load(slopes, b + 1) + t1 * a1)
-            store(slopes, b + 2, load(slopes, b + 2) + t2 * a2)
-            store(slopes, b + 3, load(slopes, b + 3) + t3 * a3)
-            s0 += t0 * b0
-            s1 += t1 * b1
-            s2 += t2 * b2
-            s3 += t3 * b3
-        store(slopes, a, load(slopes, a) + s0)
-        store(slopes, a + 1, load(slopes, a + 1) + s1)
-        store(slopes, a + 2, load(slopes, a + 2) + s2)
-        store(slopes, a + 3, load(slopes, a + 3) + s3)
-        e0 += s0 * a0
-        e1 += s1 * a1
-        e2 += s2 * a2
-        e3 += s3 * a3
-    return total(e0 + e1 + (e2 + e3))
+    base = shapes[begin, 3] if end > begin else 0
+    for p in range(begin, end):
+        first, n_first, second, n_second = places[p, 0], places[p, 1], places[p, 2], places[p, 3]
+        for i in range(n_first):
+            own = load(block, first + i)
+            for j in range(n_second):
+                store(pairs, i * n_second + j, own * load(block, second + j))
+        row, start = shapes[p, 0], shapes[p, 3] - base
+        for k in range(shapes[p, 2]):
+            total = every(load(block, 0), 0.0)
+            for e in range(ends[row + k], ends[row + k + 1]):
+                total += spread(values, e) * load(pairs, entries[e])
+            store(found, start + k, total)
 
 
 @compiled
-def seconds_pull_back(found, others, quadrature, q, of_second, slopes):
-    """Add the derivatives by the densities of the second factors, in four vectors of directions from q on."""
-    for p in range(len(others)):
-        a, b = 4 * others[p, 0], 4 * others[p, 1]
-        for i in range(4):
-            own = load(quadrature, q + i) * load(of_second, 4 * p + i)
-            store(slopes, a + i, load(slopes, a + i) + own * load(found, b + i))
-            store(slopes, b + i, load(slopes, b + i) + own * load(found, a + i))
-
-
-# all centers --------------------------------------------------------------------------------------------------------
-
-
-@compiled
-def power_features(moments, first, second, degree, start, features):
-    """Fill ``features`` [C, F], scalar products of the columns ``first`` and ``second`` with l = ``degree`` [F]."""
-    for c in range(len(moments)):
-        for f in range(len(first)):
-            a, b, l, total = moments[c, first[f]], moments[c, second[f]], degree[f], 0.0
-            for lm in range(l * l, (l + 1) * (l + 1)):
-                total += a[lm] * b[lm]
-            features[c, start + f] = total
-
-
-@compiled
-def power_contracted(moments, first, second, degree, start, weights, row, sums, of_moments):
-    """Add sums of the features with ``weights[row]`` [F] to ``sums`` [C], and derivatives to ``of_moments``."""
-    for c in range(len(moments)):
-        own, whole = weights[row[c]], 0.0
-        for f in range(len(first)):
-            a, b, l, total = moments[c, first[f]], moments[c, second[f]], degree[f], 0.0
-            of_a, of_b, weight = of_moments[c, first[f]], of_moments[c, second[f]], own[start + f]
-            for lm in range(l * l, (l + 1) * (l + 1)):
-                total += a[lm] * b[lm]
-            for lm in range(l * l, (l + 1) * (l + 1)):
-                of_a[lm] += weight * b[lm]
-            for lm in range(l * l, (l + 1) * (l + 1)):
-                of_b[lm] += weight * a[lm]
-            whole += weight * total
-        sums[c] += whole
+def coefficients_pull_back(
+    begin, end, block, places, shapes, ends, entries, values, of_found, offset, of_block, block_offset
+):
+    """Add the derivatives by the coefficients of factors to those by the block; they begin at the two offsets."""
+    base = shapes[begin, 3] if end > begin else 0
+    for p in range(begin, end):
+        first, n_first, second, n_second = places[p, 0], places[p, 1], places[p, 2], places[p, 3]
+        row, start = shapes[p, 1], shapes[p, 3] - base + offset
+        for i in range(n_first):
+            own = load(block, first + i)
+            of_own = every(own, 0.0)
+            for j in range(n_second):
+                total = every(own, 0.0)
+                for e in range(ends[row], ends[row + 1]):
+                    total += spread(values, e) * load(of_found, start + entries[e])
+                of_own += total * load(block, second + j)
+                at = block_offset + second + j
+                store(of_block, at, load(of_block, at) + total * own)
+                row += 1
+            at = block_offset + first + i
+            store(of_block, at, load(of_block, at) + of_own)
 
 
 @compiled
-def mean_features(moments, kinds, rows, quadrature, columns, others, forth, features):
-    """Fill ``features`` [C, F], means over directions; arguments as in ``mean_contracted``."""
-    n_points, (ends, partner, place) = len(quadrature), forth
-    found, constant = empty_rows(len(kinds) + 1, n_points), np.ones(n_points)
-    first, second = empty_rows(len(columns), n_points), empty_rows(len(others), n_points)
-    found[-1] = 1.0
-    for c in range(len(moments)):
-        densities(moments[c], kinds, rows, found)
-        products(found, columns, constant, first)
-        products(found, others, quadrature, second)
-        for p in range(len(columns)):
-            own = first[p]
-            for k in range(ends[p], ends[p + 1]):
-                other, total = second[partner[k]], 0.0
-                for q in range(n_points):
-                    total += own[q] * other[q]
-                features[c, place[k]] = total
+def scalar_products(
+    begin, end, shapes, ends, term_ends, terms, own, seconds, weights, n_weights, of_own, of_seconds, sums, found
+):
+    """Products of the first factors ``begin`` .. ``end``, with coefficients ``own``, and what they add to all sums.
+
+    ``weights`` [n_weights F, lanes]; ``of_own`` and ``of_seconds`` are sorted by the weights first, as ``sums`` [n_weights,
+    lanes]. ``found`` [F, lanes] are the products.
+    """
+    base, n_own, n_seconds, n_features = shapes[begin, 3], len(own), len(seconds), len(found)
+    for p in range(begin, end):
+        start = shapes[p, 3] - base
+        for k in range(ends[p], ends[p + 1]):
+            total = every(load(own, 0), 0.0)
+            for t in range(term_ends[k], term_ends[k + 1]):
+                a, b = start + terms[t, 0], terms[t, 1]
+                for i in range(terms[t, 2]):
+                    total += load(own, a + i) * load(seconds, b + i)
+            store(found, k, total)
+            for s in range(n_weights):
+                weight = load(weights, s * n_features + k)
+                store(sums, s, load(sums, s) + weight * total)
+                for t in range(term_ends[k], term_ends[k + 1]):
+                    a, b = start + terms[t, 0], terms[t, 1]
+                    to, other = s * n_own + a, s * n_seconds + b
+                    for i in range(terms[t, 2]):
+                        store(of_own, to + i, load(of_own, to + i) + weight * load(seconds, b + i))
+                        store(of_seconds, other + i, load(of_seconds, other + i) + weight * load(own, a + i))
 
 
 @compiled
-def mean_contracted(moments, kinds, rows, quadrature, columns, runs, others, forth, weights, row, sums, of_moments):
-    """Add sums of the features with ``weights[row]`` [F] to ``sums`` [C], and derivatives to ``of_moments``.
+def unload(of_block, start, s, found):
+    """Add the derivatives by a block to those of the centers from ``start`` on, ``found`` [C, columns lm]."""
+    width = found.shape[1]
+    for lane in range(LANES):
+        if start + lane < len(found):
+            own = found[start + lane]
+            for k in range(width):
+                own[k] += of_block[s * (width + 1) + k, lane]
+
+
+@compiled
+def contract(moments, products, most, n_seconds, weights, row, sums, of_moments, features):
+    """Add sums of the features with ``weights`` to ``sums``, and their derivatives to ``of_moments``; fill the features.
 
     Parameters
     ----------
-    kinds : array [K, 2]
-        l of the densities, and column of their moments.
-    rows : array [(l_max + 1)^2, Q]
-        Harmonics in the directions.
-    quadrature : array [Q]
-        Weights of the directions.
-    columns, others : arrays [P, 2], [P', 2]
-        Densities that are the first and the second factor of the products; K is the number 1.
-    runs : array [K + 1]
-        The products whose first density is k are runs[k] .. runs[k + 1].
-    forth : tuple (ends [P + 1], second factor, feature)
-        Products of the first factor p are ends[p] .. ends[p + 1].
+    products : Products
+    most : tuple of int
+        Largest number of coefficients of FACTORS first factors, and of pairs of numbers of any factor.
+    n_seconds : int
+        Number of coefficients of all second factors.
+    weights : array [W, R, F]
+    row : array [C]
+        Which of the R weights a center has.
+    sums : array [W, C]
+    of_moments : array [W, C, columns (l_max + 1)^2]
+    features : array [C, F], or [0, F] where they are not wanted
     """
-    n_points = len(quadrature)
-    found, slopes = empty_rows(len(kinds) + 1, n_points), empty_rows(len(kinds), n_points)
-    # four vectors of directions at a time, in few pages of memory
-    own, of_own = empty_rows(len(kinds) + 1, 4 * LANES), empty_rows(len(kinds) + 1, 4 * LANES)
-    second, of_second = empty_rows(len(others), 4 * LANES), empty_rows(len(others), 4 * LANES)
-    found[-1] = 1.0
-    weights_of, place = -1, forth[2]
-    sorted_weights = np.empty(len(place))
-    for c in range(len(moments)):
-        if row[c] != weights_of:
-            weights_of = row[c]
-            for k in range(len(place)):
-                sorted_weights[k] = weights[weights_of, place[k]]
-        densities(moments[c], kinds, rows, found)
-        for q in range(0, n_points // LANES, 4):
-            copy_block(found, q, own)
-            fill_seconds(own, others, quadrature, q, second, of_second)
+    first, second, ends, places, term_ends, terms = products
+    n_weights, n_centers, width = len(weights), len(moments), moments.shape[1] * moments.shape[2]
+    block, pairs = empty_rows(width + 1, LANES), empty_rows(most[1], LANES)
+    of_block = empty_rows(n_weights * (width + 1), LANES)
+    own, of_own = empty_rows(most[0], LANES), empty_rows(n_weights * most[0], LANES)
+    seconds, of_seconds = empty_rows(n_seconds, LANES), empty_rows(n_weights * n_seconds, LANES)
+    of_lanes, found = empty_rows(n_weights * len(places), LANES), empty_rows(len(places), LANES)
+    whole, before, n_first, n_second = empty_rows(max(n_weights, 1), LANES), -1, len(first[0]), len(second[0])
+    (first_places, first_shapes, forth, back), (second_places, second_shapes, forth_2, back_2) = first, second
+    block[width] = 1.0
+    for start in range(0, n_centers, LANES):
+        load_centers(moments, start, block)
+        alike = min(start + LANES, n_centers) - start == LANES
+        for lane in range(1, LANES):
+            alike = alike and row[start + lane] == row[start]
+        if not (alike and row[start] == before):
+            for s in range(n_weights):
+                load_weights(weights[s], row, start, places, of_lanes[s * len(places) : (s + 1) * len(places)])
+            before = row[start] if alike else -1
+        of_block[:] = 0.0
+        of_seconds[:] = 0.0
+        whole[:] = 0.0
+        coefficients(0, n_second, block, second_places, second_shapes, *forth_2, pairs, seconds)
+        for p in range(0, n_first, FACTORS):
+            end = min(p + FACTORS, n_first)
+            coefficients(p, end, block, first_places, first_shapes, *forth, pairs, own)
             of_own[:] = 0.0
-            sums[c] += contract_firsts(sorted_weights, columns, runs, forth, own, second, of_second, of_own)
-            seconds_pull_back(own, others, quadrature, q, of_second, of_own)
-            slopes[:, q * LANES : (q + 4) * LANES] = of_own[:-1]
-        densities_pull_back(slopes, kinds, rows, of_moments[c])
+            scalar_products(
+                p,
+                end,
+                first_shapes,
+                ends,
+                term_ends,
+                terms,
+                own,
+                seconds,
+                of_lanes,
+                n_weights,
+                of_own,
+                of_seconds,
+                whole,
+                found,
+            )
+            for s in range(n_weights):
+                at, to = s * most[0], s * (width + 1)
+                coefficients_pull_back(p, end, block, first_places, first_shapes, *back, of_own, at, of_block, to)
+        for s in range(n_weights):
+            at, to = s * n_seconds, s * (width + 1)
+            coefficients_pull_back(
+                0, n_second, block, second_places, second_shapes, *back_2, of_seconds, at, of_block, to
+            )
+            unload(of_block, start, s, of_moments[s])
+            for lane in range(min(LANES, n_centers - start)):
+                sums[s, start + lane] += whole[s, lane]
+        for lane in range(min(LANES, len(features) - start)):
+            for k in range(len(places)):
+                features[start + lane, places[k]] = found[k, lane]

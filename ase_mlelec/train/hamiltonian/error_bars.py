@@ -2,8 +2,9 @@
 
 The rows of a last layer are its inputs for all atoms or pairs of the training data, in units of the envelope of hopping
 and of the spread of on-site elements, in which errors are about equal. Each kind of matrix element has a scale, under
-which 68 % of its validation errors are within one standard deviation over members. Eigenvalues, to which many elements
-add up, have a scale of their own.
+which 68 % of its errors are within one standard deviation over members. Eigenvalues, to which many elements
+add up, have a scale of their own, and a floor for what no change of the last layers explains. As validation structures are
+few, training structures that are left out of the last layers (``left_out``) count beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,11 @@ from ase_mlelec.heads.hamiltonian.assemble import values_in_functions
 from ase_mlelec.heads.hamiltonian.members import bare, category, changes_of_values, last_layers
 from ase_mlelec.model import Model
 from ase_mlelec.physics.kmesh import monkhorst_pack
-from ase_mlelec.train.error_bars import rounded
+from ase_mlelec.train.deviations import Deviations
+from ase_mlelec.train.error_bars import floor_and_scale, rounded
 from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
+from ase_mlelec.train.hamiltonian.left_out import Growth, Rows, evenly, growths
 from ase_mlelec.train.log import Log
 from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, scale_of
 from ase_mlelec.uncertainty.posterior import drawn_layers
@@ -46,8 +49,7 @@ def add_hamiltonian_error_bars(
     model : Model
         Changed in place; its weights are not.
     train, validation : sequence of HamiltonianFrame
-        Structures that the model was trained on, and others. Without validation structures the scales are those of the
-        training errors, which are too small.
+        Structures that the model was trained on, and others, by whose errors the ridge is chosen.
     ridges : sequence of float
         Ridges to choose from, in units of the mean diagonal element of the normal matrix.
     progress : bool or Log
@@ -68,9 +70,11 @@ def add_hamiltonian_error_bars(
     def one_by_one(items, what):
         return log.each(items, len(items), f"error bars of the Hamiltonian: {what} of")
 
-    normals = _normals(head, (prepare(model, frame) for frame in one_by_one(train, "rows")))
-    whole = validation if len(validation) else train
-    held = [Held(model, frame) for frame in one_by_one(whole, "errors")]
+    rows = [rows_of(head, prepare(model, frame)) for frame in one_by_one(train, "rows")]
+    normals = _normals(rows)
+    chosen = evenly(range(len(train)))
+    out = [Held(model, train[k]) for k in one_by_one(chosen, "errors")]
+    held = [Held(model, frame) for frame in one_by_one(validation, "errors")] or out
     tried = []
     for ridge in ridges:
         posteriors = {
@@ -82,8 +86,13 @@ def add_hamiltonian_error_bars(
             ).to(normal)
             for name, normal in normals.items()
         }
-        tried.append((*_scaled(posteriors, one_by_one(held, f"members with the ridge {ridge:g}")), posteriors))
-    _, errors, deviations, posteriors = max(tried, key=lambda each: each[0])
+        likelihood, *_ = _scaled(posteriors, one_by_one(held, f"members with the ridge {ridge:g}"))
+        tried.append((likelihood, ridge, posteriors))
+    _, ridge, posteriors = max(tried, key=lambda each: each[0])
+    for each, k in zip(out, chosen):
+        each.growths = growths(rows[k], normals, ridge)
+    held = [*(held if len(validation) else []), *out]
+    _, errors, deviations = _scaled(posteriors, one_by_one(held, "members"))
     known = {name: part for name, part in model.posteriors.items() if not name.startswith("hamiltonian/")}
     model.posteriors = torch.nn.ModuleDict(known | {f"hamiltonian/{name}": each for name, each in posteriors.items()})
     pairs = {"hamiltonian": (errors, deviations)}
@@ -91,7 +100,13 @@ def add_hamiltonian_error_bars(
     levels = [each.levels(posteriors) for each in one_by_one(small, "levels")]
     if levels:
         wrong, expected = map(np.concatenate, zip(*levels))
-        pairs["eigenvalues"] = wrong, expected
+        first = next(iter(posteriors.values()))
+        first.scales["fermi_level"] = float(
+            f"{scale_of(wrong, expected) * first.scale('members'):.6g}"
+        )  # of the spread
+        floor, _ = floor_and_scale(wrong, Deviations(wrong, expected, np.ones_like(wrong)))
+        first.floors = {"eigenvalues": float(f"{floor:.6g}")} if floor else {}
+        pairs["eigenvalues"] = wrong, np.hypot(expected, floor)
     return _reported(model, next(iter(posteriors.values())), pairs, len(validation) > 0)
 
 
@@ -105,7 +120,9 @@ def _reported(model, first, pairs, validated):
             "scale": scale,
             **coverage(errors, scale * deviations)._asdict(),
             "errors": int(errors.size),
-            "calibrated_on": "validation data" if validated else "training data",
+            "calibrated_on": "validation data and training structures that were left out"
+            if validated
+            else "training structures that were left out",
         }
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {name: rounded(found) for name, found in report.items()}
@@ -113,24 +130,33 @@ def _reported(model, first, pairs, validated):
 
 
 @torch.no_grad()
-def _normals(head, items) -> dict[str, Tensor]:
-    """Sums [H + 1, H + 1] of the products of the inputs of every last layer that some structure needs, by name."""
-    found: dict[str, Tensor] = {}
+def rows_of(head: Any, item: Any) -> dict[str, Rows]:
+    """Rows of every last layer that a structure needs, by name."""
+    found: dict[str, Rows] = {}
 
     def see(name):
         def add(_, given):
-            rows = torch.nn.functional.pad(given[0].detach().double(), (0, 1), value=1.0)
-            found[name] = found.get(name, 0.0) + rows.T @ rows
+            rows = torch.nn.functional.pad(given[0].detach().double(), (0, 1), value=1.0).flatten(0, -2)
+            known = found.get(name, Rows(0.0, 0))
+            found[name] = Rows(known.products + rows.T @ rows, known.number + len(rows))
 
         return add
 
     hooks = [layer.register_forward_pre_hook(see(name)) for name, layer in last_layers(head).items()]
     try:
-        for item in items:
-            head.unshifted(bare(item.geometry))  # linear parts come after the last layers
+        head.unshifted(bare(item.geometry))  # linear parts come after the last layers
     finally:
         for hook in hooks:
             hook.remove()
+    return found
+
+
+def _normals(rows: Sequence[Mapping[str, Rows]]) -> dict[str, Tensor]:
+    """Sums [H + 1, H + 1] over all structures, by layer."""
+    found: dict[str, Tensor] = {}
+    for each in rows:
+        for name, own in each.items():
+            found[name] = found.get(name, torch.zeros_like(own.products)) + own.products
     if not found:
         raise ValueError("hamiltonian: no structures to make error bars from; give training data")
     return found
@@ -147,6 +173,12 @@ class Held:
             self.own, true = (values_in_functions(each, self.head.orbitals).double() for each in (blocks, truth))
         self.geometry, self.errors = item.geometry, (self.own - true).numpy()
         self.codes, self.pattern = _codes(blocks), self.head.elements(blocks)
+        self.growths: Mapping[str, Growth] = {}  # of a training structure that is left out
+
+    def grown(self, errors: np.ndarray, deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Errors and standard deviations of the elements where the structure is left out."""
+        factors = np.array([self.growths.get(kind, Growth(1.0, 1.0)) for kind in CATEGORIES])[self.codes]
+        return factors[:, 0] * errors, factors[:, 1] * deviations
 
     def changes(self, posteriors: Mapping[str, Posterior]) -> np.ndarray:
         """Changes [n, M] of the elements in members, with the scales of the posteriors."""
@@ -154,11 +186,15 @@ class Held:
         return changes_of_values(self.head, self.geometry, drawn).double().numpy()
 
     def levels(self, posteriors: Mapping[str, Posterior]) -> tuple[np.ndarray, np.ndarray]:
-        """Errors and standard deviations of the eigenvalues on a mesh."""
-        kpts, own = monkhorst_pack(mesh(self.frame.atoms)), self.own.numpy()
-        members = [self._hamiltonian(own + change) for change in self.changes(posteriors)]
+        """Errors and standard deviations of the eigenvalues on a mesh; both grow as those of the elements, on average."""
+        kpts, own, of_elements = monkhorst_pack(mesh(self.frame.atoms)), self.own.numpy(), self.changes(posteriors)
+        members = [self._hamiltonian(own + change) for change in of_elements]
         energies, changes = changes_of_levels(self._hamiltonian(own), members, kpts)
-        return (energies - self.frame.hamiltonian.eigenvalues(kpts)).ravel(), changes.std(axis=0).ravel()
+        before = self.errors, of_elements.std(axis=0)
+        after = self.grown(*before)
+        factors = [float(np.linalg.norm(after[k])) / max(float(np.linalg.norm(before[k])), 1e-300) for k in (0, 1)]
+        errors = energies - self.frame.hamiltonian.eigenvalues(kpts)
+        return factors[0] * errors.ravel(), factors[1] * changes.std(axis=0).ravel()
 
     def _hamiltonian(self, values):
         r_vectors, which, row, column, _, owners = self.pattern
@@ -185,7 +221,12 @@ def _codes(blocks):
 
 def _scaled(posteriors, held):
     """Set a scale for each kind of element; (mean log likelihood of the kinds, errors, deviations)."""
-    found = [(each.changes(posteriors).std(axis=0), each.errors, each.codes) for each in held]
+    for posterior in posteriors.values():
+        posterior.scales = {}
+    found = []
+    for each in held:
+        errors, spreads = each.grown(each.errors, each.changes(posteriors).std(axis=0))
+        found.append((spreads, errors, each.codes))
     spreads, errors, codes = map(np.concatenate, zip(*found))
     likelihoods, deviations = [], spreads.copy()
     for code, kind in enumerate(CATEGORIES):

@@ -1,0 +1,84 @@
+"""Energies that are linear in the features of their descriptor: evaluated without the features, and with error bars."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
+from ase_mlelec.uncertainty import LinearBars
+
+
+class HasLinearEnergy:
+    """Mix-in of Model with its short ways where the energy head is linear."""
+
+    heads: Any
+    posteriors: Any
+    core: Any
+    descriptor_of: Any
+    species_index: Any
+    _with_core: Any
+    _linear: tuple | None
+    _linear_bars: tuple | None
+
+    def linear_energy(self, system: System, edges: Edges) -> tuple[Tensor, Tensor] | None:
+        """Atomic energies [C] and derivatives [E, 3] of their sum by the vectors, for a linear head, without the features.
+
+        None for other heads. ``edges`` may reach beyond the cutoff of the descriptor.
+        """
+        if self.linear_head is None:
+            return None
+        weights, constants = self.linear_head
+        values, gradient = self.descriptor_of("energy").sums_with_gradient(system, edges, weights)
+        return self._linear_with_core(
+            values + constants[self.species_index(system.numbers)[edges.atoms]], gradient, system, edges
+        )
+
+    def linear_energy_with_bars(self, system: System, edges: Edges) -> tuple[Environment, Tensor, Tensor, list[Tensor]]:
+        """As ``linear_energy``, beside what bars of forces need, for a model with a linear head and its posterior.
+
+        Returns (environments, atomic energies [C], dE/dvec [E, 3], derivatives [E, 3] of every direction, list).
+        """
+        (weights, constants), bars = self.linear_head, self.linear_bars  # type: ignore[misc]
+        every = torch.cat([weights[None], bars.directions.to(weights)])
+        features, sums, (gradient, *others) = self.descriptor_of("energy").sums_with_features(system, edges, every)
+        species = self.species_index(system.numbers)[edges.atoms]
+        energies, gradient = self._linear_with_core(sums[0] + constants[species], gradient, system, edges)
+        return Environment(features, species), energies, gradient, others
+
+    def _linear_with_core(self, energies, gradient, system, edges):
+        if self.core is None or self.core.is_idle(edges):
+            return energies, gradient
+        own, leaf = energies.requires_grad_(True), edges.with_vec(edges.vec.detach().requires_grad_(True))
+        energies = self._with_core(own, system, leaf)
+        if energies is own:
+            return own.detach(), gradient
+        by_energy, by_vec = torch.autograd.grad(energies.sum(), [own, leaf.vec])
+        return energies.detach(), gradient * by_energy[edges.center, None] + by_vec
+
+    @property
+    def linear_head(self) -> tuple[Tensor, Tensor] | None:
+        """Weights [species, F] of the features and constants [species], eV, of a linear energy, or None.
+
+        They are computed again where an array of the head has changed.
+        """
+        head = self.heads["energy"]
+        if not (hasattr(head, "is_linear") and head.is_linear()):
+            return None
+        arrays = [*head.parameters(), *head.buffers()]
+        state = [(id(head), array.data_ptr(), array._version) for array in arrays]
+        if self._linear is None or self._linear[0] != state:
+            self._linear = state, head.as_linear()
+        return self._linear[1]
+
+    @property
+    def linear_bars(self) -> LinearBars:
+        """LinearBars of a linear energy with a posterior; computed again where an array of either has changed."""
+        head, posterior = self.heads["energy"], self.posteriors["energy"]
+        arrays = [*head.buffers(), *posterior.buffers()]
+        state = [(id(posterior), array.data_ptr(), array._version) for array in arrays]
+        if self._linear_bars is None or self._linear_bars[0] != state:
+            self._linear_bars = state, LinearBars.of(head, posterior)
+        return self._linear_bars[1]
