@@ -13,6 +13,7 @@ from ase_mlelec.physics.arrays import check_finite, numpy_or_torch, sum_over_chu
 _REACH = 6.0  # both sums end where their terms have fallen to e^-36 = 2e-16
 _OVERLAP = 0.01  # Å; nearer atoms are a mistake
 _SERIES = 1e-3  # of (β r)², below which four terms of the series of erf are exact
+_MANY = 10_000  # points from which on a mesh may be used
 _CHUNK_OF_SEARCH, _CHUNK = 2**16, 2**18  # pairs in flight: about 64 MiB
 # cost of each step on one core, gradient included, in units of one atom times one wave vector (4 ns)
 _COST_OF_LOOK, _COST_OF_PAIR, _COST_OF_WAVE_VECTOR = 10.0, 50.0, 90.0
@@ -32,8 +33,8 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor, width: Tensor | flo
 
     Charges with a width σ are Gaussians, q exp(-r²/2σ²)/(2πσ²)^(3/2), whose interaction is erf(βr)/r with β = 1/2σ. Then
     erfc(αr) - erfc(βr) takes the place of erfc(αr), 1/α² - 1/β² that of 1/α², and α is at most β. The energy of each
-    Gaussian itself, q²β/√π, is left out, as it is of points. Many Gaussians are summed by way of a mesh (see
-    ase_mlelec.physics.mesh), in a time of order N log N where α is β, to about 1e-10 of the energy.
+    Gaussian itself, q²β/√π, is left out, as it is of points. Many Gaussians, and 10,000 points and more, are summed by way
+    of a mesh (see ase_mlelec.physics.mesh), in a time of order N log N, to about 1e-10 of the energy.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ def energy(positions: Tensor, charges: Tensor, cell: Tensor, width: Tensor | flo
     background = math.pi / (2 * volume) * (alpha**-2 - beta**-2) * charges.sum() ** 2
     itself = alpha / math.sqrt(math.pi) * (charges**2).sum()
     near = _real_sum(scaled, charges, cell, alpha, beta) if alpha < beta else 0.0
-    return units.COULOMB * (near + _reciprocal_sum(scaled, charges, cell, alpha, beta < math.inf) - itself - background)
+    far = _reciprocal_sum(scaled, charges, cell, alpha, _by_mesh(len(positions), beta))
+    return units.COULOMB * (near + far - itself - background)
 
 
 def _largest_splitting(width):
@@ -89,6 +91,11 @@ def _largest_splitting(width):
     if not 0 <= width < math.inf:
         raise ValueError(f"width: got {width:g} Å, need 0 or more; give the standard deviation of the charges")
     return 1 / (2 * width) if width else math.inf
+
+
+def _by_mesh(n_atoms, beta):
+    """Whether the sum over waves may be approximate: few points have the energies of DFT programs to the last digits."""
+    return beta < math.inf or n_atoms >= _MANY
 
 
 def check_charges(positions: Tensor, charges: Tensor) -> None:
@@ -106,15 +113,18 @@ def check_charges(positions: Tensor, charges: Tensor) -> None:
 def _splitting(n_atoms, cell, beta):
     """The α, 1/Å, at most β, at which both sums together are cheapest; at β there is none over pairs.
 
-    For points time grows as N^1.5 but for the search of pairs.
+    For fewer points than 10,000 time grows as N^1.5.
     """
     cell = cell.detach().cpu()
     alpha = torch.logspace(-2, 2, 201, dtype=cell.dtype) * 6 / grid.volume(cell) ** (1 / 3)
     alpha = alpha.clamp(max=beta)
-    looked_at = n_atoms**2 / 2 * (2 * _image_reach(cell, alpha) + 1).prod(-1)
+    boxes = _boxes(cell, alpha)
+    by_boxes = torch.where((boxes >= 3).all(-1), 13.5 / boxes.prod(-1), math.inf)
+    looked_at = n_atoms**2 * torch.minimum(by_boxes, (2 * _image_reach(cell, alpha) + 1).prod(-1) / 2)
     pairs = n_atoms**2 / 2 * 4 / 3 * math.pi * (_REACH / alpha) ** 3 / grid.volume(cell)
     near = torch.where(alpha < beta, _COST_OF_LOOK * looked_at + _COST_OF_PAIR * pairs, 0.0)
-    return alpha[(near + _cost_of_waves(n_atoms, _wave_reach(cell, alpha), beta < math.inf)).argmin()].item()
+    far = _cost_of_waves(n_atoms, _wave_reach(cell, alpha), _by_mesh(n_atoms, beta))
+    return alpha[(near + far).argmin()].item()
 
 
 def _cost_of_waves(n_atoms, reach, by_mesh):
@@ -126,8 +136,17 @@ def _cost_of_waves(n_atoms, reach, by_mesh):
 
 def _image_reach(cell, alpha):
     """Cell vectors to add either way to a difference within half a cell, Tensor [..., 3]."""
-    heights = 1 / torch.linalg.inv(cell).norm(dim=0)
-    return torch.floor(_REACH / alpha[..., None] / heights + 0.5)
+    return torch.floor(_REACH / alpha[..., None] / _heights(cell) + 0.5)
+
+
+def _boxes(cell, alpha):
+    """Boxes along each axis, Tensor [..., 3], at least as far across as the sum over pairs reaches."""
+    return torch.floor(_heights(cell) * alpha[..., None] / _REACH)
+
+
+def _heights(cell):
+    """Distances between opposite faces, Tensor [3]."""
+    return 1 / torch.linalg.inv(cell).norm(dim=0)
 
 
 def _wave_reach(cell, alpha):
@@ -137,7 +156,9 @@ def _wave_reach(cell, alpha):
 
 def _real_sum(scaled, charges, cell, alpha, beta):
     """Σ over pairs of q_i q_j [erfc(α r) - erfc(β r)]/r, every pair once; 1/Å."""
-    pairs = _close_pairs(scaled.detach(), cell.detach(), alpha, overlap=beta < math.inf)
+    boxes = _boxes(cell.detach().cpu(), torch.tensor(alpha, dtype=cell.dtype)).int().tolist()
+    search = functools.partial(_pairs_by_boxes, boxes) if min(boxes) >= 3 else _close_pairs
+    pairs = search(scaled.detach(), cell.detach(), alpha, overlap=beta < math.inf)
     part = functools.partial(_real_part, alpha, beta)
     return sum_over_chunks(part, _CHUNK, *pairs, shared=(scaled, charges, cell))
 
@@ -195,6 +216,35 @@ def _close_pairs(scaled, cell, alpha, overlap=False):
         shifts = torch.stack([item[rows, columns] for item in nearest], dim=-1) + images[image]
         found.append((start + rows, start + columns, shifts.short()))
         start = stop
+    return [torch.cat(items) for items in zip(*found)]
+
+
+def _pairs_by_boxes(boxes, scaled, cell, alpha, overlap=False):
+    """As _close_pairs, in a time that grows as N: for three boxes and more along each axis, each as wide as the reach.
+
+    An atom is compared with those of its own box and of the 26 around it. Its neighbors are within a third of the cell
+    along each axis, so that whole numbers nearest to scaled differences tell which image they are.
+    """
+    counts = torch.tensor(boxes)
+    place = torch.minimum((scaled.cpu() * counts).long(), counts - 1)
+    number = (place[:, 0] * boxes[1] + place[:, 1]) * boxes[2] + place[:, 2]
+    members = torch.argsort(number, stable=True).split(torch.bincount(number, minlength=math.prod(boxes)).tolist())
+    around = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)[14:]  # one of each pair of opposite ones
+    found = []
+    for own, box in zip(members, torch.cartesian_prod(*(torch.arange(n) for n in boxes))):
+        others = (box + around) % counts
+        numbers = (others[:, 0] * boxes[1] + others[:, 1]) * boxes[2] + others[:, 2]
+        columns = torch.cat([own, *(members[k] for k in numbers.tolist())]).to(scaled.device)
+        rows = own.to(scaled.device)
+        difference = scaled[columns] - scaled[rows, None]
+        nearest = -difference.round()
+        squares = ((difference + nearest) @ cell).square().sum(-1)
+        within = squares < (_REACH / alpha) ** 2
+        within[:, : len(rows)].triu_(1)
+        first, second = within.nonzero(as_tuple=True)
+        if not overlap:
+            _check_distances(squares[first, second])
+        found.append((rows[first], columns[second], nearest[first, second].short()))
     return [torch.cat(items) for items in zip(*found)]
 
 

@@ -46,13 +46,18 @@ def structure_factor(scaled: Tensor, weights: Tensor, frequencies: Sequence[Tens
     Essmann et al., J. Chem. Phys. 103, 8577 (1995).
     """
     shape = [next_fast_len(math.ceil(_FINER * (2 * float(k.abs().max()) + 1))) for k in frequencies]
-    mesh = sum_over_chunks(partial(_spread, shape), _CHUNK, scaled, weights)
+    mesh = sum_over_chunks(partial(_spread, shape), _chunk(math.prod(shape)), scaled, weights)
     found = torch.fft.rfftn(mesh.reshape(shape))
     for axis, k in enumerate(frequencies):
         at = k.long() % shape[axis]
         factor = _of_nodes(shape[axis], k)
         found = found.index_select(axis, at) / factor.reshape([-1 if a == axis else 1 for a in range(3)])
     return found
+
+
+def _chunk(n_points):
+    """Charges in flight: for large meshes as many as take half of the memory of the mesh, which each chunk fills anew."""
+    return max(_CHUNK, n_points // (4 * ORDER**3))
 
 
 def _spread(shape, scaled, weights):

@@ -142,6 +142,52 @@ def test_chunks(monkeypatch):
     torch.testing.assert_close(*(torch.autograd.grad(item, inputs) for item in (whole, parts)), rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("n_boxes", [(3, 3, 3), (3, 4, 5)])
+def test_pairs_by_boxes(n_boxes):
+    """The same pairs, images and all, as those of a search through all; atoms also at the faces of boxes."""
+    cell, n_atoms = torch.tensor(np.diag([3.0, 4.0, 5.0]) + 0.4 * CELL), 150
+    alpha = 1.0001 * float((6 * torch.tensor(n_boxes) / ewald._heights(cell)).max())
+    boxes = ewald._boxes(cell, torch.tensor(alpha)).int().tolist()
+    assert min(boxes) >= 3
+    scaled = torch.tensor(RNG.uniform(0, 1, (n_atoms, 3)))
+    scaled[:9] = torch.tensor(RNG.integers(0, 3, (9, 3))) / 3
+    scaled[9] = 1.0  # rounding of -1e-20 - floor(-1e-20)
+    rows = []
+    for pairs in (
+        ewald._pairs_by_boxes(boxes, scaled, cell, alpha, overlap=True),
+        ewald._close_pairs(scaled, cell, alpha, overlap=True),
+    ):
+        table = torch.cat([pairs[0][:, None], pairs[1][:, None], pairs[2].long()], dim=1)
+        swapped = table[:, :1] > table[:, 1:2]  # (i, j, shift) is (j, i, -shift)
+        other = torch.cat([table[:, 1:2], table[:, :1], -table[:, 2:]], dim=1)
+        rows.append(sorted(torch.where(swapped, other, table).tolist()))
+    assert rows[0] == rows[1] and len(rows[0]) > 200
+
+
+def test_many_points_by_a_mesh(monkeypatch):
+    """Energy to 1e-9, and its slopes to 1e-8, of those of the sums without mesh and boxes."""
+    atoms = bulk("Al", cubic=True) * (4, 4, 4)
+    atoms.rattle(0.2, seed=3)
+    inputs = leaf(atoms.positions), leaf(RNG.uniform(2, 4, len(atoms))), leaf(np.array(atoms.cell) + 0.1 * CELL)
+
+    def everything():
+        energy = ewald.energy(*inputs)
+        return [energy, *torch.autograd.grad(energy, inputs)]
+
+    monkeypatch.setattr(ewald, "_splitting", lambda n_atoms, cell, beta: 1.3)
+    with monkeypatch.context() as context:
+        context.setattr(ewald, "_boxes", lambda cell, alpha: torch.zeros(3))
+        exact, used = everything(), []
+    monkeypatch.setattr(ewald, "_MANY", len(atoms))
+    monkeypatch.setattr(ewald.mesh, "cost", lambda n, reach: torch.zeros(reach.shape[:-1]))
+    by_boxes = ewald._pairs_by_boxes
+    monkeypatch.setattr(ewald, "_pairs_by_boxes", lambda *given, **more: used.append(1) or by_boxes(*given, **more))
+    found = everything()
+    assert used and found[0].item() != exact[0].item()
+    for mine, other, relative in zip(found, exact, (1e-9, 1e-8, 1e-9, 1e-8)):
+        torch.testing.assert_close(mine, other, rtol=0, atol=relative * float(other.detach().abs().max()))
+
+
 # Errors
 
 

@@ -85,7 +85,7 @@ def test_chunks_and_second_derivatives(always, monkeypatch):
     always()
     inputs = leaves(*some(9), CELL)
     whole = everything(inputs, [True] * 3, 0.9)
-    monkeypatch.setattr(mesh, "_CHUNK", 4)
+    monkeypatch.setattr(mesh, "_chunk", lambda n_points: 4)
     torch.testing.assert_close(everything(inputs, [True] * 3, 0.9), whole, rtol=1e-11, atol=1e-11)
     cell = torch.tensor(CELL)
     positions, charges = leaves(*(part[:5] for part in some(9)))
@@ -95,7 +95,7 @@ def test_chunks_and_second_derivatives(always, monkeypatch):
 
 
 def test_when_it_is_used(monkeypatch):
-    """By many charges with a width, and never by points, whose energies are those of DFT programs."""
+    """By many charges with a width, and not by some thousand points, whose energies are those of DFT programs."""
     sizes = []
     real = mesh.structure_factor
     monkeypatch.setattr(mesh, "structure_factor", lambda s, w, k: sizes.append(len(s)) or real(s, w, k))
