@@ -241,7 +241,7 @@ PARTS = {
     "energy": [(energy, n) for n in SILICON],
     "ldos": [(ldos, SIDE)],
     "terms": [(terms, SIDE)],
-    "ions": [(ions, 8), (ions, 12)],
+    "ions": [(ions, SIDE)],
     "streamed": [(streamed, 2, 0), (streamed, 2, 1)],
     "spacing": [(spacing, 2, each) for each in (0.27, 0.324, 0.405)],
     "processes": [(shared, n, kind) for kind in WORK for n in (1, 2)],
