@@ -106,6 +106,23 @@ def radius_of(frames: Frames, count: float) -> float:
     return float(np.clip(ordered[place], SHORTEST, LONGEST))
 
 
+def first_basis(frames: Frames, n_species: int) -> Basis:
+    """Cutoffs by the number of neighbors, from which trials begin."""
+    return Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), n_species)
+
+
+def linear_model(basis: Basis, frames: Frames, *, species: Sequence[str], inner: float) -> Model:
+    """Model with a linear energy that is zero, standardized for ``frames``; ``inner`` as in ``choose_basis``."""
+    model = Model(ACE(species, inner=inner, orders=basis.orders), {})
+    head = ScalarHead(len(species), model.descriptor.n_features, widths=())
+    model.heads["energy"] = head
+    model.to(torch.float64)
+    for layer in head.nets.last:
+        torch.nn.init.zeros_(layer.weight)
+    standardize(model, frames)
+    return model
+
+
 def choose_basis(
     frames: Frames,
     held: Frames,
@@ -131,8 +148,8 @@ def choose_basis(
     wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
     share = min(TRIAL_SHARE, TRIAL_ATOMS[0] / sum(len(frame.atoms) for frame in frames))
     in_trials = max(int(share * wanted), min(wanted, FULL * len(species)))
-    start = Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), len(species))
-    some, few = (_some(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
+    start = first_basis(frames, len(species))
+    some, few = (some_of(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
     few = _with_all_energies(few, held)
     scores: dict[Basis, float] = {}
     tell(f"choosing cutoffs by trials with small bases on {len(some)} of {len(frames)} structures")
@@ -166,7 +183,7 @@ def _moved(basis: Basis, name: str, factor: float) -> Basis:
     return replace(basis, far=max(value, basis.near))
 
 
-def _some(frames, n_atoms):
+def some_of(frames: Frames, n_atoms: int) -> Frames:
     """Some of the frames, evenly over all of them, with about ``n_atoms`` atoms in all."""
     total = sum(len(frame.atoms) for frame in frames)
     step = max(1, total / n_atoms)
@@ -184,13 +201,7 @@ def _with_all_energies(few, held):
 
 def _trial(basis, frames, held, loss, species, inner, tell):
     """Score of a basis: logarithms of the errors of forces and energies, or of what there is."""
-    model = Model(ACE(species, inner=inner, orders=basis.orders), {})
-    head = ScalarHead(len(species), model.descriptor.n_features, widths=())
-    model.heads["energy"] = head
-    model.to(torch.float64)
-    for layer in head.nets.last:
-        torch.nn.init.zeros_(layer.weight)
-    standardize(model, frames)
+    model = linear_model(basis, frames, species=species, inner=inner)
     choice = fit_by_choice(model, frames, loss, held=held, progress=False).choice
     shown = ", ".join(f"{name} {1000 * error:.3g} {UNITS[name]}" for name, error in choice.errors.items())
     tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: {shown}")

@@ -1,6 +1,6 @@
 """Spread of labels over a data set: the unit in which errors of different labels are compared and weighted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,20 @@ def spread_of(rows: Iterable[tuple[NDArray, NDArray]], label: str) -> float:
         values = np.concatenate([np.reshape(value, (len(numbers), -1)) for numbers, value in rows])
         with np.errstate(over="ignore"):  # the loop names a label that is out of all proportion
             return float(np.sqrt(values.var(axis=0).mean()))
+    return float(np.sqrt((beyond_composition(rows) ** 2).mean()))
+
+
+def beyond_composition(rows: Sequence[tuple[NDArray, NDArray]]) -> NDArray:
+    """Values of structures per atom [n, ...], less the least-squares sum over their atoms of a constant by species.
+
+    Parameters
+    ----------
+    rows : sequence of (atomic numbers [N], value)
+    """
     per_atom = np.array([np.ravel(value) / len(numbers) for numbers, value in rows])
     species = np.unique(np.concatenate([numbers for numbers, _ in rows]))
     shares = np.array([(numbers[:, None] == species).mean(axis=0) for numbers, _ in rows])
-    rest = per_atom - shares @ np.linalg.lstsq(shares, per_atom, rcond=None)[0]
-    return float(np.sqrt((rest**2).mean()))
+    return per_atom - shares @ np.linalg.lstsq(shares, per_atom, rcond=None)[0]
 
 
 def error_spreads(batches: Batches, loss: Callable) -> dict[str, float]:

@@ -36,7 +36,7 @@ from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, read_changes
-from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of
+from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of, without_absurd
 from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
 from ase_mlelec.train.recipes.parts import split
@@ -89,7 +89,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     config = with_tried_cutoff(given, config, parts["train"], _directed_errors, log.tell)
     references = reference_energies(parts, config, progress=log.show)
     far, original = _far_part(parts, config, described, log, chosen), parts
-    parts = far.without(parts, log)
+    parts = without_absurd(far.without(parts, log), config, log)
     model = new_model(parts["train"], far.of_energy(config), orders=orders_of(parts, config, log))
     protect = partial(protect_trained, parts=parts, config=config, ranges=False)
     draft = Draft(config, model, described, protect, log.tell, complete=far.complete)

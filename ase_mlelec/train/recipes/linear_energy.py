@@ -10,6 +10,7 @@ from torch import Tensor
 from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
+from ase_mlelec.train.absurd_energies import absurd_energies, without_absurd_energies
 from ase_mlelec.train.basis import choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.deviations import Deviations
@@ -62,6 +63,28 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     inner = options.inner or inner_distance(parts["train"])
     basis = choose_basis(train, held, loss, species=species, inner=inner, tell=log.tell)
     return basis.orders
+
+
+def without_absurd(parts: dict[str, Frames], config: Config, log: Log) -> dict[str, Frames]:
+    """Parts whose "train" and "validation" lack energies that contradict all other labels, for closed forms.
+
+    Each of these energies is told. Both parts are fitted in the end.
+    """
+    if config.energy is None or config.energy.widths:
+        return parts
+    names = [name for name in ("train", "validation") if len(parts[name])]
+    both = join([parts[name] for name in names])
+    found = absurd_energies(both, inner=inner_distance(parts["train"]))
+    for k, error in sorted(found.items()):
+        log.tell(
+            f"left out: the energy of frame '{both[k].name}' is {error:.4g} eV off what forces and all other energies "
+            "say; correct it or remove the frame"
+        )
+    if not found:
+        return parts
+    ends = np.cumsum([0, *(len(parts[name]) for name in names)])
+    kept = without_absurd_energies(both, found)
+    return parts | {name: kept.take(range(*ends[k : k + 2])) for k, name in enumerate(names)}
 
 
 def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, config: Config, log: Log) -> Fitted:
