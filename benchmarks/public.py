@@ -59,8 +59,8 @@ other rows were calibrated on validation structures, and on those of the trainin
 settings were chosen. The error of the energies of Ta is nearly all that of one structure, as MAE and RMSE show; two
 tests are denser than all that train (5.3 and 6.1 Å^3 per atom). Its force error is that of two liquids of 100 atoms, of
 which one trains; neither a baseline of the universal repulsion of nuclei nor more labels for each weight helped both.
-An earlier code had an MAE of 338 / 102 for Ta: energies are worse now, forces better. CPU seconds of rows with bars were taken on two cores with a load of 5 to 12: up to
-twice those of an idle one."""
+An earlier code had an MAE of 338 / 102 for Ta: energies are worse now, forces better. CPU seconds of rows with bars
+were taken on two cores with a load of 5 to 12: up to twice those of an idle one."""
 SHOWN = (("energy_mae_meV_per_atom", "forces_mae_meV_per_A"), ("energy_rmse_meV_per_atom", "forces_rmse_meV_per_A"))
 
 
