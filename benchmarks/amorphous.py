@@ -6,6 +6,9 @@ at 300 K and relaxed, and the crystal, with the settings of the labels that `si`
     python benchmarks/amorphous.py FOLDER       # half an hour on one core; writes AMORPHOUS.md and amorphous.png
 
 FOLDER keeps what is done; the same command goes on after an interruption.
+
+A table has the errors on ten glasses of 32 atoms, which were quenched in 6 ps by a former `si` and labeled by pw.x at 4x2x2
+k-points (examples/data/silicon_glass.h5); 6x3x3 change one of them by 0.2 meV/atom and 9 meV/Å.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from ase_mlelec.analysis.mechanics import relaxed
 from ase_mlelec.analysis.plots import COLORS, plot_dos
 from ase_mlelec.analysis.result_file import ResultFile
 from ase_mlelec.atomic_write import replacing
+from ase_mlelec.data.frames import read_hdf5
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -34,6 +38,11 @@ import silicon
 
 STEPS, BOND, BULK_MODULUS = 12000, 2.9, 94.4  # of 2 fs; Å; GPa, of the crystal in DFT (EOS.md)
 MESH = {8: 4, 64: 2}  # k-points along each side, of one density
+TRAINED_ON_GLASSES = (
+    "Trained with eight of these glasses as well, `si` is off by 148 to 167 meV/Å on the two others (170 without), by choice "
+    "of cutoffs and number of weights, and by 119 to 156 on the eight themselves: want of such data is not what makes "
+    "glasses hard. The shipped model is not trained on them. These trainings are not part of the command."
+)
 
 
 def main() -> None:
@@ -144,7 +153,26 @@ def report(found: dict, images: dict):
         yield _dos_row(name, *found[name], len(images[name]))
     yield "\nThe volume of DFT is that of the model, changed by its pressure over the bulk modulus of the crystal."
     yield "Forces of a structure at rest are small in the model alone: what DFT finds there is the error.\n"
+    yield "| glasses of 32 atoms | mean error of energy, meV/atom | spread | rms of DFT's force, meV/Å | rms difference |"
+    yield "|---|---|---|---|---|"
+    for temperature in (0, 300):
+        yield _row_of_glasses(temperature, DeepDOSCalculator("si"))
+    yield f"\n{TRAINED_ON_GLASSES}\n"
     yield "![densities of states](amorphous.png)"
+
+
+def _row_of_glasses(temperature: int, calc: DeepDOSCalculator) -> str:
+    energies, true, off = [], [], []
+    for frame in read_hdf5(EXAMPLES / "data" / "silicon_glass.h5"):
+        if f"-{temperature}K-" in frame.name:
+            energies.append(
+                1000 * (calc.get_property("energy", frame.atoms) - frame.labels["energy"]) / len(frame.atoms)
+            )
+            true.append(frame.labels["forces"])
+            off.append(calc.get_property("forces", frame.atoms) - true[-1])
+    size, error = (1000 * np.sqrt(np.mean(np.square(x))) for x in (true, off))
+    name = "at rest" if temperature == 0 else f"{temperature} K"
+    return f"| {name} | {np.mean(energies):+.1f} | {np.std(energies):.1f} | {size:.0f} | {error:.0f} |"
 
 
 def _row(name: str, pair, bar: float | None = None) -> str:
