@@ -39,9 +39,9 @@ import silicon
 STEPS, BOND, BULK_MODULUS = 12000, 2.9, 94.4  # of 2 fs; Å; GPa, of the crystal in DFT (EOS.md)
 MESH = {8: 4, 64: 2}  # k-points along each side, of one density
 TRAINED_ON_GLASSES = (
-    "Trained with eight of these glasses as well, `si` is off by 148 to 167 meV/Å on the two others (170 without), by choice "
-    "of cutoffs and number of weights, and by 119 to 156 on the eight themselves: want of such data is not what makes "
-    "glasses hard. The shipped model is not trained on them. These trainings are not part of the command."
+    "Trained with eight of these glasses as well, `si` is off by 148 to 167 meV/Å on the two others (170 without), for "
+    "three choices of cutoffs and number of weights, and by 119 to 156 on the eight themselves: want of such data is not "
+    "what makes glasses hard. The shipped model is not trained on them. These trainings are not part of the command."
 )
 
 
