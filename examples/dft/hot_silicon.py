@@ -91,10 +91,11 @@ def dos(result, frame):
 def collect(work, folder):
     """Write all finished labels, and those that the data sets of ``folder`` have."""
     frames = read_hdf5(SOURCE)
-    former = read_hdf5(folder / "silicon_hot.h5")
-    spectra = {frame.name: frame.labels["dos"] for frame in former if "dos" in frame.labels}
-    complete = [former.attributes["bands_complete_below_eV"]]
-    cold = []
+    cold, spectra, complete = [], {}, []
+    if (folder / "silicon_hot.h5").exists():
+        former = read_hdf5(folder / "silicon_hot.h5")
+        spectra = {frame.name: frame.labels["dos"] for frame in former if "dos" in frame.labels}
+        complete = [former.attributes["bands_complete_below_eV"]]
     for frame in frames:
         if frame.group not in GROUPS:
             continue

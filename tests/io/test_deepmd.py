@@ -266,6 +266,8 @@ def folder(tmp_path):
         }
         for stem, width in shapes.items():
             np.save(tmp_path / name / f"{stem}.npy", generator.normal(size=(n, width)).astype(np.float32))
+        virials = np.load(tmp_path / name / "virial.npy").reshape(n, 3, 3)
+        np.save(tmp_path / name / "virial.npy", (virials + virials.swapaxes(1, 2)).reshape(n, 9))
         np.save(tmp_path / name / "energy.npy", generator.normal(size=n))
     return tmp_path
 
