@@ -51,7 +51,7 @@ model, against Quantum ESPRESSO, self-consistent at every T, on tests that no tr
 
 What falls short: forces of silicon from 10,000 K on, free energies at 10,000 and stress from 10,000 K on narrowly; of
 aluminium, at 5,000 K, forces and stress narrowly. The model has learned 32 structures at 10,000, 144 at 20,000 and 45 at
-25,000 K: more of them at the first and the last would help. Forces of aluminium hardly change, and no other tests of it
+25,000 K: more of them at the first and the last may help. Forces of aluminium hardly change, and no other tests of it
 than two were calculated.
 """
 SILICON = """
