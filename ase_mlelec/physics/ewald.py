@@ -228,23 +228,27 @@ def _pairs_by_boxes(boxes, scaled, cell, alpha, overlap=False):
     counts = torch.tensor(boxes)
     place = torch.minimum((scaled.cpu() * counts).long(), counts - 1)
     number = (place[:, 0] * boxes[1] + place[:, 1]) * boxes[2] + place[:, 2]
-    members = torch.argsort(number, stable=True).split(torch.bincount(number, minlength=math.prod(boxes)).tolist())
+    sizes = torch.bincount(number, minlength=math.prod(boxes))
+    members = torch.argsort(number, stable=True).to(scaled.device).split(sizes.tolist())
     around = torch.cartesian_prod(*[torch.arange(-1, 2)] * 3)[14:]  # one of each pair of opposite ones
     found = []
-    for own, box in zip(members, torch.cartesian_prod(*(torch.arange(n) for n in boxes))):
-        others = (box + around) % counts
+    for box in place.unique(dim=0):
+        others = torch.cat([box[None], (box + around) % counts])
         numbers = (others[:, 0] * boxes[1] + others[:, 1]) * boxes[2] + others[:, 2]
-        columns = torch.cat([own, *(members[k] for k in numbers.tolist())]).to(scaled.device)
-        rows = own.to(scaled.device)
-        difference = scaled[columns] - scaled[rows, None]
-        nearest = -difference.round()
-        squares = ((difference + nearest) @ cell).square().sum(-1)
-        within = squares < (_REACH / alpha) ** 2
-        within[:, : len(rows)].triu_(1)
-        first, second = within.nonzero(as_tuple=True)
-        if not overlap:
-            _check_distances(squares[first, second])
-        found.append((rows[first], columns[second], nearest[first, second].short()))
+        columns = torch.cat([members[k] for k in numbers.tolist()])
+        # all atoms of a cluster in vacuum may be in one box
+        start, step = 0, max(1, _CHUNK_OF_SEARCH // len(columns))
+        for rows in members[numbers[0]].split(step):
+            difference = scaled[columns] - scaled[rows, None]
+            nearest = -difference.round()
+            squares = ((difference + nearest) @ cell).square().sum(-1)
+            # each row of the own box begins behind itself
+            within = (squares < (_REACH / alpha) ** 2).triu_(1 + start)
+            first, second = within.nonzero(as_tuple=True)
+            if not overlap:
+                _check_distances(squares[first, second])
+            found.append((rows[first], columns[second], nearest[first, second].short()))
+            start += len(rows)
     return [torch.cat(items) for items in zip(*found)]
 
 
