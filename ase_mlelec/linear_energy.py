@@ -43,10 +43,11 @@ class HasLinearEnergy:
         """
         (weights, constants), bars = self.linear_head, self.linear_bars  # type: ignore[misc]
         every = torch.cat([weights[None], bars.directions.to(weights)])
-        features, sums, (gradient, *others) = self.descriptor_of("energy").sums_with_features(system, edges, every)
-        species = self.species_index(system.numbers)[edges.atoms]
-        energies, gradient = self._linear_with_core(sums[0] + constants[species], gradient, system, edges)
-        return Environment(features, species), energies, gradient, others
+        environment, sums, (gradient, *others) = self.descriptor_of("energy").sums_with_environment(
+            system, edges, every
+        )
+        energies = sums[0] + constants[environment.species]
+        return environment, *self._linear_with_core(energies, gradient, system, edges), others
 
     def _linear_with_core(self, energies, gradient, system, edges):
         if self.core is None or self.core.is_idle(edges):

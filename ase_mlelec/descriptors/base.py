@@ -97,16 +97,18 @@ class Descriptor(torch.nn.Module):
         sums = self.weighted_sums(system, leaf.to(precision_of(self)), weights)
         return sums.detach(), torch.autograd.grad(sums.sum(), leaf.vec)[0]
 
-    def sums_with_features(self, system: System, edges: Edges, weights: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """As ``sums_with_gradient`` for several weights [W, species, F] at a time, and the features.
+    def sums_with_environment(
+        self, system: System, edges: Edges, weights: Tensor
+    ) -> tuple[Environment, Tensor, list[Tensor]]:
+        """As ``sums_with_gradient`` for several weights [W, species, F] at a time, and the environments.
 
-        Returns (features [C, F], sums [W, C], derivatives [E, 3] of every sum over all centers, list).
+        Returns (environments without gradients, sums [W, C], derivatives [E, 3] of every sum over all centers, list).
         """
         leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
         environment = self(system, leaf.up_to(self.cutoff).to(precision_of(self)))
         sums = (environment.features * weights.to(environment.features)[:, environment.species]).sum(dim=2)
         gradients = [torch.autograd.grad(each.sum(), leaf.vec, retain_graph=True)[0] for each in sums]
-        return environment.features.detach(), sums.detach(), gradients
+        return environment.detached(), sums.detach(), gradients
 
     def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:
         """Derivatives [T, species, F] of the features of one structure, summed over the centers of each species.

@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from small_models import seeded
+from small_models import random_model, seeded
 
 from ase_mlelec import DeepPotCalculator
 from ase_mlelec.compiled import SWITCH
@@ -89,3 +89,18 @@ def test_directions_follow_the_posterior():
     assert float((model.linear_bars.directions - 2 * before.directions).abs().max()) <= 1e-12
     model.heads["energy"].nets.inverse.mul_(2)
     assert float((model.linear_bars.inputs - 4 * before.inputs).abs().max()) <= 1e-10
+
+
+def test_environments_are_those_of_other_heads():
+    """With the vectors of a descriptor that has some, which dipoles of the same descriptor need."""
+    descriptor = random_model(heads=("energy",), species=SPECIES).descriptor
+    head = ScalarHead(2, descriptor.n_features, ())
+    posterior = Posterior.from_factors(torch.eye(2 * (descriptor.n_features + 1)), torch.ones(1, 1), n_species=2)
+    model = Model(descriptor, {"energy": head}, posteriors={"energy": posterior}).double()
+    system = System.from_atoms(random_atoms("Si2O2", cell=[4.4, 5.2, 5.0], seed=3))
+    edges = Edges.build(system, model.cutoff)
+    found, wanted = model.linear_energy_with_bars(system, edges)[0], model.environment("energy", system, edges)
+    assert wanted.frame is not None
+    for mine, other in ((found.features, wanted.features), (found.frame, wanted.frame)):
+        torch.testing.assert_close(mine, other.detach())
+        assert not mine.requires_grad

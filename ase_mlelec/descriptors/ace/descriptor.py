@@ -121,11 +121,15 @@ class ACE(Descriptor):
         _, sums, gradients = self._loops().sums(edges, weights[None], *self._kinds(system, edges))
         return sums[0], gradients[0]
 
-    def sums_with_features(self, system: System, edges: Edges, weights: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def sums_with_environment(
+        self, system: System, edges: Edges, weights: Tensor
+    ) -> tuple[Environment, Tensor, list[Tensor]]:
         """As in the base class, by one call of the loops where they are used."""
         if not self._uses_loops(edges):
-            return super().sums_with_features(system, edges, weights)
-        return self._loops().sums(edges, weights, *self._kinds(system, edges), wants_features=True)
+            return super().sums_with_environment(system, edges, weights)
+        kinds, own = self._kinds(system, edges)
+        features, sums, gradients = self._loops().sums(edges, weights, kinds, own, wants_features=True)
+        return Environment(features, self.species_of_number[system.numbers][edges.atoms]), sums, gradients
 
     def _kinds(self, system, edges):
         """Species of the neighbors [E] and of the centers [C], arrays."""
