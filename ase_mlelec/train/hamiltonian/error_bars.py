@@ -7,7 +7,7 @@ add up, have a scale of their own, and a floor for what no change of the last la
 few, training structures that are left out of the last layers (``left_out``) count beside them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,8 @@ def add_hamiltonian_error_bars(
     def one_by_one(items, what):
         return log.each(items, len(items), f"error bars of the Hamiltonian: {what} of")
 
-    rows = [rows_of(head, prepare(model, frame)) for frame in one_by_one(train, "rows")]
-    normals = _normals(rows)
     chosen = evenly(range(len(train)))
+    normals, rows = _normals((rows_of(head, prepare(model, frame)) for frame in one_by_one(train, "rows")), chosen)
     out = [Held(model, train[k]) for k in one_by_one(chosen, "errors")]
     held = [Held(model, frame) for frame in one_by_one(validation, "errors")] or out
     tried = []
@@ -89,8 +88,8 @@ def add_hamiltonian_error_bars(
         likelihood, *_ = _scaled(posteriors, one_by_one(held, f"members with the ridge {ridge:g}"))
         tried.append((likelihood, ridge, posteriors))
     _, ridge, posteriors = max(tried, key=lambda each: each[0])
-    for each, k in zip(out, chosen):
-        each.growths = growths(rows[k], normals, ridge)
+    for each, own in zip(out, rows):
+        each.growths = growths(own, normals, ridge)
     held = [*(held if len(validation) else []), *out]
     _, errors, deviations = _scaled(posteriors, one_by_one(held, "members"))
     known = {name: part for name, part in model.posteriors.items() if not name.startswith("hamiltonian/")}
@@ -98,16 +97,21 @@ def add_hamiltonian_error_bars(
     pairs = {"hamiltonian": (errors, deviations)}
     small = [each for each in held if each.frame.hamiltonian.size <= LARGEST]
     levels = [each.levels(posteriors) for each in one_by_one(small, "levels")]
+    first = next(iter(posteriors.values()))
     if levels:
-        wrong, expected = map(np.concatenate, zip(*levels))
-        first = next(iter(posteriors.values()))
-        first.scales["fermi_level"] = float(
-            f"{scale_of(wrong, expected) * first.scale('members'):.6g}"
-        )  # of the spread
-        floor, _ = floor_and_scale(wrong, Deviations(wrong, expected, np.ones_like(wrong)))
-        first.floors = {"eigenvalues": float(f"{floor:.6g}")} if floor else {}
-        pairs["eigenvalues"] = wrong, np.hypot(expected, floor)
-    return _reported(model, next(iter(posteriors.values())), pairs, len(validation) > 0)
+        pairs["eigenvalues"] = _with_floor(first, *map(np.concatenate, zip(*levels)))
+    return _reported(model, first, pairs, len(validation) > 0)
+
+
+def _with_floor(first, errors, deviations):
+    """(errors, deviations with a floor) of levels; ``first`` gets the floor, and the scale of the Fermi level.
+
+    The Fermi level follows from members alone, so that its scale is that of deviations without the floor.
+    """
+    first.scales["fermi_level"] = float(f"{scale_of(errors, deviations) * first.scale('members'):.6g}")
+    floor, _ = floor_and_scale(errors, Deviations(errors, deviations, np.ones_like(errors)))
+    first.floors = {"eigenvalues": float(f"{floor:.6g}")} if floor else {}
+    return errors, np.hypot(deviations, floor)
 
 
 def _reported(model, first, pairs, validated):
@@ -120,9 +124,7 @@ def _reported(model, first, pairs, validated):
             "scale": scale,
             **coverage(errors, scale * deviations)._asdict(),
             "errors": int(errors.size),
-            "calibrated_on": "validation data and training structures that were left out"
-            if validated
-            else "training structures that were left out",
+            "calibrated_on": f"{'validation data and ' if validated else ''}training structures that were left out",
         }
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {name: rounded(found) for name, found in report.items()}
@@ -151,15 +153,20 @@ def rows_of(head: Any, item: Any) -> dict[str, Rows]:
     return found
 
 
-def _normals(rows: Sequence[Mapping[str, Rows]]) -> dict[str, Tensor]:
-    """Sums [H + 1, H + 1] over all structures, by layer."""
+def _normals(rows: Iterable[Mapping[str, Rows]], chosen: Sequence[int]) -> tuple[dict[str, Tensor], list]:
+    """Sums [H + 1, H + 1] over all structures, by layer, and the rows of those with the numbers ``chosen``.
+
+    The rows of all structures together may not fit into the memory.
+    """
     found: dict[str, Tensor] = {}
-    for each in rows:
+    kept = []
+    for k, each in enumerate(rows):
         for name, own in each.items():
             found[name] = found.get(name, torch.zeros_like(own.products)) + own.products
+        kept += [each] if k in chosen else []
     if not found:
         raise ValueError("hamiltonian: no structures to make error bars from; give training data")
-    return found
+    return found, kept
 
 
 class Held:
