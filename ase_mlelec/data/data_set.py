@@ -1,6 +1,7 @@
 """Base class of data sets, and labeled structures in memory. Nothing here needs torch."""
 
 import hashlib
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,7 @@ class Frames(DataSet):
 def temperature_of(attributes: Mapping[str, Any]) -> float | None:
     """Temperature of the electrons, K, to which the labels of a data set with these attributes belong, or None."""
     found = attributes.get("settings", {}).get("electronic_temperature_K")
-    return float(found) if isinstance(found, int | float) else None
+    return float(found) if isinstance(found, numbers.Real) else None  # those of NumPy, too
 
 
 def join(parts: Iterable[Frames]) -> Frames:

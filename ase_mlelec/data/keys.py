@@ -131,7 +131,7 @@ def is_input(key: str, values: Sequence) -> bool:
         return False
     texts = {str(value) for value in values}
     if words & {"spin", "multiplicity"}:
-        return len(texts) > 1
+        return len(texts) > 1 or any(map(_is_open_shell, values))
     return len(texts) > 1 or _are_set(values, "fiub")
 
 
@@ -211,6 +211,12 @@ def _counts(key, values):
     looks, label = meant(key, values[0])
     # moments and charges of zero are no information
     return looks and (label is not None or _are_set(values, "fiu"))
+
+
+def _is_open_shell(value):
+    """Whether a spin or multiplicity is a number other than 0, and than 1, the multiplicity of closed shells."""
+    number = np.asarray(value)
+    return number.dtype.kind in "fiu" and not np.isin(number, (0, 1)).all()
 
 
 def _are_set(values, kinds):

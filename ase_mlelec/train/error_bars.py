@@ -98,11 +98,11 @@ def add_error_bars(
     log = Log.of(progress)
     for name in [name for name in model.heads if names is None or name in names]:
         factor = (factors or {}).get(name)
-        if not _can_have_bars(model, name, train, factor):
-            continue
-        if like is not None:
+        if reason := _why_no_bars(model, name, train, factor, like):
+            log.tell(f"no error bars of the {name}: {reason}")
+        elif like is not None:
             report |= _take_over(model, name, train, validation, like, log)
-        elif factor is not None or n_weights(model.heads[name]) <= MOST_WEIGHTS:
+        else:
             more = (left_out or {}).get(name)
             report |= _add_posterior(model, name, train, validation, ridges, factor, more, log)
     kept = model.metadata.get("error_bars", {})
@@ -110,12 +110,18 @@ def add_error_bars(
     return report
 
 
-def _can_have_bars(model, name, train, factor):
-    """Whether ``name`` is a head with a linear last layer, and ``train`` has labels that its normal matrix has rows of."""
+def _why_no_bars(model, name, train, factor, like):
+    """Why a head cannot have error bars; "" where it can."""
     if name not in QUANTITIES or not has_posterior(model.heads[name]):
-        return False
-    labels = {*QUANTITIES[name].labels} - (set() if factor is not None else {"virial"})  # there are no rows of stress
-    return bool(labels & set(train.counts))
+        return "this kind of head has none"
+    labels = [label for label in QUANTITIES[name].labels if factor is not None or label != "virial"]
+    if not {*labels} & {*train.counts}:
+        known = "stress alone" if "virial" in QUANTITIES[name].labels and "virial" in train.counts else "none"
+        return f"they need {' or '.join(labels)} in the training data, which have {known}; add some"
+    n = 0 if factor is not None or like is not None else n_weights(model.heads[name])
+    return (
+        f"its last layer has {n} weights, need at most {MOST_WEIGHTS}; take narrower layers" if n > MOST_WEIGHTS else ""
+    )
 
 
 def _add_posterior(model, name, train, validation, ridges, factor, left_out, log):

@@ -259,6 +259,8 @@ def test_several_files(tmp_path):
         ("energy=-1 energy_per_atom=-2", "forces:R:3", "energy_per_atom may be labels but are not read$"),
         ('energy=-1 dipole_debye="1 0 0"', "forces:R:3", "dipole_debye may be labels but are not read$"),
         ("energy=-1 total_charge=1", "forces:R:3", "labels may depend on total_charge, which no model here knows"),
+        ("energy=-1 spin=3", "forces:R:3", "labels may depend on spin, which no model here knows"),
+        ("energy=-1 multiplicity=2.0", "forces:R:3", "labels may depend on multiplicity, which no model here knows"),
         (
             'energy=-1 virial="1 0 0 0 1 0 0 0 1" REF_virials="1 0 0 0 1 0 0 0 1"',
             "forces:R:3",
@@ -310,7 +312,11 @@ def test_numbers_in_other_forms(energy, tmp_path):
 
 @pytest.mark.parametrize(
     "comment, columns",
-    [("energy=-1 total_charge=0 spin=1 time=3.0", "momenta:R:3"), ("energy=-1 config_type=bulk uid=e5", "tags:I:3")],
+    [
+        ("energy=-1 total_charge=0 spin=1 time=3.0", "momenta:R:3"),
+        ("energy=-1 spin_mode=collinear multiplicity=1.0", "tags:I:3"),
+        ("energy=-1 config_type=bulk uid=e5", "tags:I:3"),
+    ],
 )
 def test_what_is_no_label(comment, columns, tmp_path):
     rows = ("1 2 3", "4 5 6")

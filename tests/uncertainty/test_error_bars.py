@@ -221,7 +221,11 @@ def test_stress_alone_makes_no_bars(tmp_path, capsys):
     model.save(tmp_path / "cu.safetensors"), write_hdf5(tmp_path / "cu.h5", frames)
     arguments = "calibrate", tmp_path / "cu.safetensors", tmp_path / "cu.h5", "--out", tmp_path / "out.safetensors"
     assert main([*map(str, arguments)]) != 0
-    assert "stress alone does not do" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "stress alone does not do" in told
+    assert (
+        "no error bars of the energy: they need energy or forces in the training data, which have stress alone" in told
+    )
 
 
 def test_floor_of_errors_that_no_weights_explain():
