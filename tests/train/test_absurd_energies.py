@@ -126,7 +126,7 @@ def test_training_tells_it_and_is_as_good_as_without_it(copper, tmp_path, capsys
 
     wrong = errors_of("wrong", with_error(copper, 5, 1000.0))
     told = "".join(capsys.readouterr())
-    assert "1000 eV off what forces and all other energies say" in told and "11 train" in told
+    assert "1000 eV off what all other labels say" in told and "11 train" in told
     right = errors_of("right", copper)
     assert "left out: the energy" not in "".join(capsys.readouterr())
     assert wrong < 1.5 * right

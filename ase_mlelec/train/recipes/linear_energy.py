@@ -77,8 +77,8 @@ def without_absurd(parts: dict[str, Frames], config: Config, log: Log) -> dict[s
     found = absurd_energies(both, inner=inner_distance(parts["train"]))
     for k, error in sorted(found.items()):
         log.tell(
-            f"left out: the energy of frame '{both[k].name}' is {error:.4g} eV off what forces and all other energies "
-            "say; correct it or remove the frame"
+            f"left out: the energy of frame '{both[k].name}' is {error:.4g} eV off what all other labels say; correct "
+            "it or remove the frame"
         )
     if not found:
         return parts
