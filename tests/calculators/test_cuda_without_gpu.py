@@ -66,6 +66,7 @@ ALLOWED = {  # (file, function): why it may wait for the GPU or copy to the host
     ("physics/ewald.py", "_check_distances"): CHECK,
     ("physics/ewald.py", "_close_pairs"): SIZE,
     ("physics/ewald.py", "_largest_splitting"): CHECK,
+    ("physics/ewald.py", "_real_sum"): SIZE,
     ("physics/ewald.py", "_splitting"): SIZE,
     ("physics/ewald.py", "waves"): SIZE,
     ("physics/fermi.py", "<genexpr>"): "the Fermi level, a root of one spectrum, on the host",

@@ -314,8 +314,8 @@ def test_interrupted_training_goes_on(folder, monkeypatch):
     whole = train(configuration(folder, "whole.safetensors"), progress=False)
     save, calls = Run.save, []
 
-    def stopping(run, curve):
-        save(run, curve)
+    def stopping(run):
+        save(run)
         calls.append(run.step)
         if run.step == 2:
             raise KeyboardInterrupt
