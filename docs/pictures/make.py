@@ -1,6 +1,6 @@
 """Make the pictures of the documentation with the examples: `python docs/pictures/make.py [NAME ...]`.
 
-Five minutes for all but silicon_amorphous, which takes half an hour, and ice_infrared, which takes two.
+Five minutes for all but silicon_amorphous and silicon_under_pressure, half an hour each, and ice_infrared, two hours.
 
 Every picture is what an example draws, reduced to 1,100 pixels and 256 colors.
 """
@@ -14,11 +14,12 @@ from PIL import Image
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 ICE = "--repeat 4 --time 2 --pressures 20 30 40 50 60 70 80 90 100 110"  # two hours
+MELT = "13_melting_under_pressure.py --cells 8 --steps 3000"  # half an hour
 PICTURES = {
     "silicon_md": "01_relax_and_md.py",
     "silicon_melting": "02_dos_along_melting.py --cells 3 --steps 2400",
-    "silicon_under_pressure": "13_melting_under_pressure.py --cells 3 --anew",
-    "silicon_components": "13_melting_under_pressure.py --cells 3",
+    "silicon_under_pressure": f"{MELT} --anew",
+    "silicon_components": MELT,
     "silicon_amorphous": "15_amorphous_silicon.py --cells 4 --steps 6000",
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
