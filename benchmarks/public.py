@@ -58,8 +58,8 @@ left out of the fit. The error of the energies of Ta is nearly all that of one o
 MAE and RMSE show; two tests are denser than all that train (5.3 and 6.1 Å^3 per atom). Its force error is that of two
 liquids of 100 atoms, of which one trains; neither a baseline of the universal repulsion of nuclei nor more labels for
 each weight helped both. An earlier code had an MAE of 338 / 102 for Ta: energies are worse now, forces better. CPU
-seconds of Cu, ethanol, water and MgO 1+2 were taken beside one other program on two cores; those of the others at a load of 5
-to 12, up to twice those of an idle core."""
+seconds of Cu, ethanol, water and MgO 1+2 were taken beside one other program on two cores; those of the others at a load of
+5 to 12, up to twice those of an idle core."""
 SHOWN = (("energy_mae_meV_per_atom", "forces_mae_meV_per_A"), ("energy_rmse_meV_per_atom", "forces_rmse_meV_per_A"))
 
 
