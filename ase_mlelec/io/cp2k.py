@@ -2,11 +2,13 @@
 (``PROJECT-HOMO_centers_s1-1_0.xyz``), and cells of a run (``PROJECT-1.cell``, or the input).
 
 A frame of centers has the atoms and the centers, labeled X, as ``&WANNIER_CENTERS`` with ``IONS+CENTERS`` prints them; the
-comment names the step, ``i = 10, time = 5.000, E = -68.8``, with the energy in hartree; forces are in hartree/bohr.
+comment names the step, ``i = 10, time = 5.000, E = -68.8``, with the energy in hartree; forces are in hartree/bohr. In
+CP2K's FORMAT EXTXYZ (``PROJECT-pos-1.extxyz``) the units are the same, and the comment has the cell.
 """
 
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +27,14 @@ LARGEST = 1e5  # Å
 AGAIN = "copy the file again, or let CP2K write it again"
 GIVE = "give the centers that CP2K writes with &WANNIER_CENTERS and IONS+CENTERS"
 STEP = re.compile(r"(?:^|\s)i\s*=\s*(\d{1,18})")
-TRAJECTORY = re.compile(r"\s*i\s*=\s*(\d{1,18}),(?:\s*time\s*=[^,]*,)?\s*E\s*=\s*(\S+)")
-NAME = re.compile(r"(.+)-(pos|frc|vel)-(\d+)\.xyz(\.gz)?")
+TRAJECTORY = re.compile(r"\s*i\s*=\s*(?P<step>\d{1,18}),(?:\s*time\s*=[^,]*,)?\s*E\s*=\s*(?P<energy>\S+)")
+# FORMAT EXTXYZ; the digits tell it from files of other programs, whose energies are in eV
+EXTENDED = re.compile(
+    r"""\s*Lattice="(?P<cell>[^"]*)" Properties=\S+(?: pbc="(?P<pbc>[TF ]*)")? Step=(?P<step>\d{1,18}) """
+    r"Time=\d*\.\d{3} Energy=(?P<energy>-?\d*\.\d{10})\s*"
+)
+NAME = re.compile(r"(.+)-(pos|frc|vel)-(\d+)\.((?:ext)?xyz)(\.gz)?")
+SECTION_UNITS = {"TRAJECTORY": "ANGSTROM", "FORCES": "HARTREE*BOHR^-1"}  # of CP2K's files without UNIT
 MOVING_CELL = re.compile(r"^\s*(?:ENSEMBLE\s+NP|RUN_TYPE\s+CELL_OPT)", re.MULTILINE | re.IGNORECASE)
 UNITS = {"": 1.0, "[angstrom]": 1.0, "[bohr]": units.BOHR}
 LATTICE = re.compile(r"""Lattice\s*=\s*"([^"]*)\"""", re.IGNORECASE)
@@ -67,30 +75,40 @@ class TrajectoryFrame(NamedTuple):
         Length N.
     rows : array [N, 3]
         What the file has: positions in Å, or forces in eV/Å.
+    cell : array [3, 3], Å, or None
+        Where the comment has it.
+    pbc : list of 3 bools
+        Directions in which the cell repeats.
     """
 
     step: int
     energy: float
     symbols: list
     rows: NDArray
+    cell: NDArray | None = None
+    pbc: Sequence[bool] = (True, True, True)
 
 
 def refuse_trajectory(path: str | PathLike, comment: str) -> None:
     """Raise ValueError for a file of positions or forces of a run with a name of its own, by its first ``comment``.
 
-    Its energies are in hartree; forces, in hartree/bohr, look like positions; and there is no cell.
+    Its energies are in hartree; forces, in hartree/bohr, look like positions; and there may be no cell.
     """
-    if TRAJECTORY.match(comment):
+    if _comment(comment):
         raise ValueError(
-            f"{path}: a trajectory of CP2K, with energies in hartree, forces in another file, and no cell; give it CP2K's "
-            "own name, PROJECT-pos-1.xyz, with PROJECT-frc-1.xyz and PROJECT-1.cell or the input beside it"
+            f"{path}: a trajectory of CP2K, with energies in hartree, and forces and perhaps the cell in other files; give "
+            "it CP2K's own name, PROJECT-pos-1.xyz, with PROJECT-frc-1.xyz and PROJECT-1.cell or the input beside it"
         )
+
+
+def _comment(line):
+    return TRAJECTORY.match(line) or EXTENDED.fullmatch(line)
 
 
 def is_trajectory(path: str | PathLike) -> bool:
     """Whether a file has the name and the first comment of a trajectory of positions, forces or velocities."""
     path = Path(path)
-    return bool(NAME.fullmatch(path.name) and path.is_file() and TRAJECTORY.match(first_lines(path)[1]))
+    return bool(NAME.fullmatch(path.name) and path.is_file() and _comment(first_lines(path)[1]))
 
 
 def read_trajectory(path: str | PathLike) -> list[TrajectoryFrame]:
@@ -103,24 +121,36 @@ def read_trajectory(path: str | PathLike) -> list[TrajectoryFrame]:
     """
     named = NAME.fullmatch(Path(path).name)
     if named and named[2] == "vel":
-        raise ValueError(f"{path}: velocities, which are no labels; give {named[1]}-pos-{named[3]}.xyz")
+        raise ValueError(f"{path}: velocities, which are no labels; give {named[1]}-pos-{named[3]}.{named[4]}")
     factor = units.HARTREE_PER_BOHR if named and named[2] == "frc" else 1.0
     found = []
     for at, comment, rows in _blocks(path, whole=False):
-        where, match = f"the frame at line {at + 1}", TRAJECTORY.match(comment)
+        where, match = f"the frame at line {at + 1}", _comment(comment)
         if not match:
             raise ValueError(
                 f"{path}, line {at + 2}: got '{printable(comment, 60)}', need i = STEP, ..., E = ENERGY; {AGAIN}"
             )
         words = _words(path, at, rows)
-        (energy,) = read_numbers(path, f"the energy of {where}", match[2])[:1]
+        (energy,) = read_numbers(path, f"the energy of {where}", match["energy"])[:1]
         values = read_numbers(path, where, " ".join(" ".join(each[1:4]) for each in words)).reshape(-1, 3)
         try:
             symbols = [element_of(each[0]) for each in words]
         except ValueError as error:
             raise ValueError(f"{path}: {where}: {error}") from None
-        found.append(TrajectoryFrame(int(match[1]), float(energy) * units.HARTREE, symbols, values * factor))
+        of_cell = _cell_of(path, where, match.groupdict())
+        found.append(TrajectoryFrame(int(match["step"]), energy * units.HARTREE, symbols, values * factor, *of_cell))
     return found
+
+
+def _cell_of(path, where, words):
+    """(cell, directions in which it repeats) of a comment, or nothing."""
+    if "cell" not in words:
+        return ()
+    cell = _cell(path, where, read_numbers(path, f"Lattice of {where}", words["cell"]))
+    pbc = (words["pbc"] or "T T T").split()
+    if len(pbc) != 3:
+        raise ValueError(f'{path}: {where} has pbc="{words["pbc"]}", need three of T and F; {AGAIN}')
+    return cell, [word == "T" for word in pbc]
 
 
 def read_input_cell(path: str | PathLike) -> tuple[NDArray, list[bool]]:
@@ -131,14 +161,15 @@ def read_input_cell(path: str | PathLike) -> tuple[NDArray, list[bool]]:
     ValueError
         For a missing file, a section with variables or other files, and for runs in which the cell changes.
     """
-    text = re.sub(r"[#!].*", "", read_text(path, "give CP2K's input"))
-    section = re.search(r"^\s*&CELL\s*\n(.*?)^\s*&END", text, re.MULTILINE | re.DOTALL | re.IGNORECASE)
-    if not section or MOVING_CELL.search(text):
-        cause = "its cell changes" if section else "it has no section &CELL"
+    text = _input(path)
+    lines = [words for section, words in _lines(text) if section[-2:] in (["SUBSYS", "CELL"], ["CELL"])]
+    if not lines or MOVING_CELL.search(text):
+        cause = "its cell changes" if lines else "it has no section &CELL in &SUBSYS"
         raise ValueError(f"{path}: {cause}; put CP2K's file of cells, PROJECT-1.cell, beside the trajectory")
-    lines = [line.split() for line in section[1].upper().split("\n") if line.split()]
-    settings = {words[0]: words[1:] for words in lines if not words[0].startswith("&")}
-    if settings.get("MULTIPLE_UNIT_CELL", ["1"]) not in (["1"], ["1"] * 3) or "CELL_FILE_NAME" in settings:
+    settings = {words[0]: words[1:] for words in lines}
+    others = any(settings[words[0]] != words[1:] for words in lines)  # of several force evaluations
+    multiple = settings.get("MULTIPLE_UNIT_CELL", ["1"]) not in (["1"], ["1"] * 3)
+    if others or multiple or "CELL_FILE_NAME" in settings:
         raise ValueError(f"{path}: &CELL names other cells or files; put PROJECT-1.cell beside the trajectory")
     if "ABC" in settings:
         angles = _vector(path, settings.get("ALPHA_BETA_GAMMA", ["90"] * 3))
@@ -147,6 +178,39 @@ def read_input_cell(path: str | PathLike) -> tuple[NDArray, list[bool]]:
         cell = np.array([_vector(path, settings.get(name, [])) for name in "ABC"])
     periodic = "".join(settings.get("PERIODIC", ["XYZ"]))
     return _cell(path, "&CELL", cell.ravel()), [axis in periodic and periodic != "NONE" for axis in "XYZ"]
+
+
+def check_input_units(path: str | PathLike, project: str) -> None:
+    """Raise ValueError where the input of a project has CP2K write positions or forces in units of its choice."""
+    chosen = []
+    for section, words in _lines(_input(path)):
+        if words[0] in ("PROJECT", "PROJECT_NAME") and words[1:] != [project.upper()]:
+            return
+        if words[0] == "UNIT" and section and section[-1] in SECTION_UNITS:
+            chosen.append((section[-1], words[-1].strip("[]")))
+    for name, unit in chosen:
+        if unit != SECTION_UNITS[name]:
+            raise ValueError(
+                f"{path}: &{name} has UNIT {unit}, and its file is read in {SECTION_UNITS[name]}, CP2K's default; leave "
+                "UNIT out and run CP2K again, or convert the file and take UNIT out of the input"
+            )
+
+
+def _input(path):
+    return re.sub(r"[#!].*", "", read_text(path, "give CP2K's input")).upper()
+
+
+def _lines(text: str) -> Iterator[tuple[list[str], list[str]]]:
+    """Iterate over (names of the sections around it, the outermost first, words) of the lines of an input."""
+    section: list[str] = []
+    for line in text.split("\n"):
+        words = line.split()
+        if words and words[0].startswith("&END"):
+            section = section[:-1]
+        elif words and words[0].startswith("&"):
+            section = [*section, words[0][1:]]
+        elif words:
+            yield section, words
 
 
 def _vector(path, words):

@@ -322,6 +322,17 @@ READERS = {
         lambda folder: read_images(folder / "w-pos-1.xyz"),
         check=check_frames,
     ),
+    "cp2k_extended": Reader(
+        "data.runs.cp2k.read_cp2k cp2k.read_trajectory",
+        seeds.cp2k_extended,
+        lambda folder: read_images(folder / "w-pos-1.extxyz"),
+        check=check_frames,
+    ),
+    "cp2k_units": Reader(
+        "cp2k.check_input_units",
+        seeds.text("w.inp", test_cp2k_trajectory.INPUT),
+        lambda folder: cp2k.check_input_units(folder / "w.inp", "w"),
+    ),
     "cp2k_input": Reader(
         "cp2k.read_input_cell",
         seeds.text("w.inp", test_cp2k_trajectory.INPUT),

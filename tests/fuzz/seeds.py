@@ -147,6 +147,12 @@ def cp2k_run(folder):
     test_cp2k_trajectory.run(folder)
 
 
+def cp2k_extended(folder):
+    for what, rows in ("pos", test_cp2k_trajectory.PLACES), ("frc", test_cp2k_trajectory.FORCES):
+        frames = [test_cp2k_trajectory.extended(k, rows[k]) for k in range(3)]
+        (folder / f"w-{what}-1.extxyz").write_text("".join(frames))
+
+
 def projected_run(folder):
     write_run("symmetric", folder)
 

@@ -142,6 +142,7 @@ def test_what_does_not_fit(tmp_path):
         ("ABC [angstrom] 9.0 10.0 11.0", "ABC ${L} 10.0 11.0", "&CELL holds something else than numbers"),
         ("PERIODIC XYZ", "MULTIPLE_UNIT_CELL 2 2 2", "&CELL names other cells or files"),
         ("&CELL", "&KIND", "it has no section &CELL"),
+        ("&END FORCE_EVAL", "&SUBSYS\n &CELL\n ABC 3 3 3\n &END\n&END\n&END", "&CELL names other cells or files"),
     ],
 )
 def test_inputs_that_do_not_tell_the_cell(old, new, message, tmp_path):
@@ -157,6 +158,66 @@ def test_vectors_of_an_input(tmp_path):
     (tmp_path / "w.inp").write_text(text.replace("      PERIODIC XYZ\n", ""))
     cell, pbc = read_input_cell(tmp_path / "w.inp")
     assert np.allclose(cell, [[10 * BOHR, 0, 0], [0, 5.5, 0.1], [0, 0, 7]]) and pbc == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("      ABC [ang", "      &CELL_REF\n        ABC 20 20 20\n      &END CELL_REF\n      ABC [ang"),
+        ("      PERIODIC XYZ\n", "      PERIODIC XYZ\n      &CELL_REF\n        ABC 20 20 20\n      &END CELL_REF\n"),
+        ("  &SUBSYS\n", "  &QMMM\n    &CELL\n      ABC 3 3 3\n    &END CELL\n  &END QMMM\n  &SUBSYS\n"),
+        (INPUT, INPUT.lower()),
+    ],
+    ids=["reference first", "reference last", "QM/MM", "lower case"],
+)
+def test_other_cells_of_an_input(old, new, tmp_path):
+    """The cell of the structure is neither the reference of the grid nor the cell of the quantum region."""
+    assert old in INPUT
+    (tmp_path / "w.inp").write_text(INPUT.replace(old, new))
+    assert np.allclose(read_input_cell(tmp_path / "w.inp")[0], [[9, 0, 0], [5, 75**0.5, 0], [0, 0, 11]])
+
+
+def test_units_of_choice(tmp_path):
+    path = run(tmp_path, cell="input")
+    text = INPUT + "&MOTION\n &PRINT\n  &{}\n   UNIT {}\n  &END\n &END\n&END MOTION\n"
+    for section, unit in ("TRAJECTORY", "bohr"), ("FORCES", "eV*angstrom^-1"):
+        (tmp_path / "w.inp").write_text(text.format(section, unit))
+        with pytest.raises(ValueError, match=rf"w.inp: &{section} has UNIT .*, and its file is read in"):
+            read_frames(path)
+    for other in (
+        text.format("TRAJECTORY", "[angstrom]"),
+        text.format("FORCES", "bohr").replace("PROJECT w", "PROJECT v"),
+    ):
+        (tmp_path / "w.inp").write_text(other)
+        assert len(read_frames(path)) == 3
+
+
+def extended(k, rows, pbc=' pbc="T T F"'):
+    """A frame in CP2K's FORMAT EXTXYZ."""
+    comment = f'Lattice="9.0 0 0 1.0 10.0 0 0 0 {11 + k}.0" Properties=species:S:1:pos:R:3{pbc} '
+    comment += f"Step={k} Time={0.5 * k:.3f} Energy={-17.1 - 0.001 * k:.10f}"
+    return "\n".join(["       3", comment, *frame(k, rows).split("\n")[2:]])
+
+
+def test_extended_xyz(tmp_path):
+    """The units are those of the other format, hartree and hartree/bohr, whatever the energy is called."""
+    for what, rows in ("pos", PLACES), ("frc", FORCES):
+        (tmp_path / f"w-{what}-1.extxyz").write_text("".join(extended(k, rows[k]) for k in range(3)))
+    frames = read_frames(tmp_path / "w-pos-1.extxyz")
+    assert frames.counts == {"energy": 3, "forces": 3}
+    for k, each in enumerate(frames):
+        assert each.labels["energy"] == pytest.approx((-17.1 - 0.001 * k) * HARTREE, abs=1e-8)
+        assert np.allclose(each.labels["forces"], FORCES[k] * HARTREE / BOHR, atol=1e-9)
+        assert np.allclose(each.atoms.cell, [[9, 0, 0], [1, 10, 0], [0, 0, 11 + k]]) and np.allclose(
+            each.atoms.positions, PLACES[k]
+        )
+        assert each.atoms.pbc.tolist() == [True, True, False]
+    (tmp_path / "run.xyz").write_text(extended(0, PLACES[0]))
+    with pytest.raises(ValueError, match="run.xyz: a trajectory of CP2K, with energies in hartree"):
+        read_frames(tmp_path / "run.xyz")
+    (tmp_path / "w-pos-1.extxyz").write_text(extended(0, PLACES[0], ' pbc="T T"'))
+    with pytest.raises(ValueError, match="w-pos-1.extxyz: the frame at line 1 has pbc=.T T., need three of T and F"):
+        read_frames(tmp_path / "w-pos-1.extxyz")
 
 
 def test_velocities(tmp_path):

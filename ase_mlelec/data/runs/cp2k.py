@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.io.cp2k import NAME, is_trajectory, read_cells, read_input_cell, read_trajectory
+from ase_mlelec.io.cp2k import NAME, check_input_units, is_trajectory, read_cells, read_input_cell, read_trajectory
 
 SAME_ENERGY = 1e-6  # eV, in both files of a step
 
@@ -28,8 +28,8 @@ def _own(path):
 def _of(path, what):
     """Path of the positions ("pos") or forces ("frc") of the run of a trajectory; compressed if only that is there."""
     path = Path(path)
-    project, _, number, _ = NAME.fullmatch(path.name).groups()
-    plain = path.with_name(f"{project}-{what}-{number}.xyz")
+    project, _, number, ending, _ = NAME.fullmatch(path.name).groups()
+    plain = path.with_name(f"{project}-{what}-{number}.{ending}")
     packed = plain.with_name(f"{plain.name}.gz")
     return packed if packed.is_file() and not plain.is_file() else plain
 
@@ -37,8 +37,8 @@ def _of(path, what):
 def read_cp2k(path: str | PathLike) -> Frames:
     """Read the steps of PROJECT-pos-1.xyz, with forces of PROJECT-frc-1.xyz beside it and the cells of PROJECT-1.cell.
 
-    Steps belong together by their number and energy; a step without forces has its energy alone. Without a file of cells
-    the cell is that of the only input (``*.inp``) beside them.
+    Steps belong together by their number and energy; a step without forces has its energy alone. Files in CP2K's FORMAT
+    EXTXYZ have the cells themselves. Without a file of cells the cell is that of the only input (``*.inp``) beside them.
 
     Raises
     ------
@@ -53,10 +53,13 @@ def read_cp2k(path: str | PathLike) -> Frames:
     found: dict[int, list] = {}
     for each in read_trajectory(forces) if forces.is_file() else ():
         found.setdefault(each.step, []).append(each)  # a run that goes on from a restart repeats steps
-    cells, cell, pbc = _cells(positions)
+    for each in sorted(positions.parent.glob("*.inp")):
+        if each.is_file():
+            check_input_units(each, project)
+    cells, cell, pbc = ({}, None, None) if all(step.cell is not None for step in steps) else _cells(positions)
     frames, bare = [], 0
     for k, step in enumerate(steps):
-        own = cells.get(step.step) if cells else cell
+        own = (cells.get(step.step) if cells else cell) if step.cell is None else step.cell
         if own is None:
             raise ValueError(f"{positions}: frame {k}: the file of cells has no step {step.step}; write both as often")
         labels = {"energy": step.energy}
@@ -68,7 +71,7 @@ def read_cp2k(path: str | PathLike) -> Frames:
         bare += not mine
         if mine:
             labels["forces"] = mine[-1].rows
-        frames.append(Frame(Atoms(step.symbols, step.rows, cell=own, pbc=pbc), labels, f"{project}-{k}"))
+        frames.append(Frame(Atoms(step.symbols, step.rows, cell=own, pbc=pbc or step.pbc), labels, f"{project}-{k}"))
     if bare:
         warnings.warn(
             f"{positions}: {bare} of {len(frames)} steps have no forces in {forces.name}, and their energy alone is read; "
@@ -80,7 +83,7 @@ def read_cp2k(path: str | PathLike) -> Frames:
 
 
 def _warn_of_stress(positions):
-    project, _, number, _ = NAME.fullmatch(positions.name).groups()
+    project, _, number, *_ = NAME.fullmatch(positions.name).groups()
     file = positions.with_name(f"{project}-{number}.stress")
     if file.is_file():
         warnings.warn(
@@ -90,9 +93,9 @@ def _warn_of_stress(positions):
         )
 
 
-def _cells(positions: Path) -> tuple[dict, np.ndarray | None, list[bool]]:
+def _cells(positions: Path) -> tuple[dict, np.ndarray | None, list[bool] | None]:
     """Cells by step, or {}; the cell of all steps, or None; and the directions in which it repeats."""
-    project, _, number, _ = NAME.fullmatch(positions.name).groups()  # type: ignore[union-attr]
+    project, _, number, *_ = NAME.fullmatch(positions.name).groups()  # type: ignore[union-attr]
     file = positions.with_name(f"{project}-{number}.cell")
     inputs = [
         each
