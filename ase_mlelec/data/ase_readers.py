@@ -12,7 +12,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import open_with_compression
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.data.keys import words_of
+from ase_mlelec.data.keys import meant, words_of
 from ase_mlelec.io.text import element_of
 from ase_mlelec.quantities import DIPOLE
 from ase_mlelec.units import HARTREE
@@ -94,11 +94,21 @@ def _parse_comment(line):
     for key in OWN:
         if not re.search(rf"(^|\s){key}\s*=", line):
             line = re.sub(rf"(^|\s){key}(\s*=)", rf"\1{key}\2", line, count=1, flags=re.IGNORECASE)
+    _refuse_repeated(line)
     marked = re.sub(r"(^|\s)(stress|virial)(\s*=)", rf"\1{MARK}\2\3", line)
     found = key_val_str_to_dict(marked).items()
     found = {key if key in OWN or key.startswith(MARK) else MARK + key: value for key, value in found}
     columns = str(found.get("Properties", "species:S:1:pos:R:3"))
     return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
+
+
+def _refuse_repeated(line):
+    """Raise ValueError for a comment with a label twice, of which ASE would take the last."""
+    values = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'|\{[^}]*\}|\[[^\n]*?\](?=\s|$)"
+    names = re.findall(r"(?:^|\s)([^\s=]+)\s*=", re.sub(values, "_", line))
+    for name in names:
+        if names.count(name) > 1 and (name in OWN or meant(name, 0.0)[0]):
+            raise ValueError(f"the comment has {name} {names.count(name)} times; leave one")
 
 
 def refuse_dump(path: str | PathLike, kind: str) -> None:

@@ -92,12 +92,12 @@ def read_images(path: str | PathLike) -> list[Atoms]:
     """
     try:
         source: Any = str(path)
-        options, comment = dict[str, Any](), ""
+        options, comment, unread = dict[str, Any](), "", ""
         kind = "extxyz" if is_extxyz(path) else filetype(str(path))
         if kind == "traj":
             check_claims(path)
         elif kind == "extxyz":
-            comment = check_lines(path)
+            comment, unread = check_lines(path)
             source, options = without_mark(path), extxyz_options()
         images: Any = (
             _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
@@ -120,6 +120,10 @@ def read_images(path: str | PathLike) -> list[Atoms]:
     if kind == "runnerdata" and images:
         warnings.warn(
             f"{path}: read in hartree and bohr, the units of RuNNer; data in eV and Å need another format", stacklevel=5
+        )
+    if unread:
+        warnings.warn(
+            f"{path}: columns {unread} are not read, as Properties of the comment does not name them", stacklevel=5
         )
     if kind == "xsf":
         read_aenet(path, images)
@@ -185,7 +189,7 @@ def _frames(images, name, keys, source):
     names = guessed(contents_of_all, keys)
     notes = [f"read as {', '.join(f'{label}: {key}' for label, key in names.items())}"] if names else []
     keys = keys | names
-    frames, used, unread, without_cell, away = [], set(), {}, 0, [0.0]
+    frames, used, unread, without_cell, zeros, away = [], set(), {}, 0, 0, [0.0]
     for i, (atoms, contents) in enumerate(zip(images, contents_of_all, strict=True)):
         place = f"{source}: frame {i}"
         check_finite(place, "one of the positions", atoms.positions)
@@ -200,6 +204,11 @@ def _frames(images, name, keys, source):
         without_cell += (
             atoms.cell.rank < 3 and "virial" not in labels and bool({"stress", keys.get("stress")} & of_labels)
         )
+        if (
+            len(atoms) > 1 and "virial" in labels and not labels["virial"].any()
+        ):  # what stands where none was calculated
+            del labels["virial"]
+            zeros += 1
         away.append(_free_beyond(contents, labels, len(atoms)))
         structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         # a weight of zero marks a label that the structure lacks
@@ -210,6 +219,8 @@ def _frames(images, name, keys, source):
     check_units(source, unread, keys)
     if without_cell:
         notes.append(f"the stress of {without_cell} structures without a cell is not read")
+    if zeros:
+        notes.append(f"the stress of {zeros} structures is exactly zero, which no calculation gives, and is not read")
     if max(away) > SAME_ENERGY:
         notes.append(
             f"energy is free_energy, which is up to {max(away):.2g} eV/atom away from energy, because forces are its "

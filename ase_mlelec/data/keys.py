@@ -103,6 +103,8 @@ def meant(key: str, value: Any) -> tuple:
     lower, words = key.lower(), words_of(key)
     if words & UNITS:
         return False, None
+    if "stress" in lower and "virial" in lower:  # it may be either, with another unit and sign
+        return True, None
     # later rows are tried first, because their names may contain the names of earlier rows
     rows = [*reversed(LABELS.values())]
     found = [label for part, label in _parts(rows) if part in lower][:1]

@@ -1,11 +1,15 @@
 """Lines of xyz and extxyz files, checked before ASE reads them."""
 
 import lzma
+import re
 import zlib
+from functools import lru_cache
 from io import StringIO
 from os import PathLike
 
 from ase.io.formats import open_with_compression
+
+from ase_mlelec.checks import printable
 
 LONGEST_LINE = 1 << 24
 FEW = 3  # digits, which numbers may also have that are written as short as they are
@@ -33,25 +37,26 @@ def without_mark(path: str | PathLike) -> StringIO | str:
         return StringIO(file.read()) if file.read(1) == MARK else str(path)
 
 
-def check_lines(path: str | PathLike) -> str:
-    """Comment of the first frame of an extxyz file; refuse an early end of the file, and an empty line between frames.
+def check_lines(path: str | PathLike) -> tuple[str, str]:
+    """Comment of the first frame of an extxyz file, and what the columns are called that are not read ("" for none).
 
-    ASE would read on without end in the first case, and stop reading in the second. A last number that lacks digits is
-    another number.
+    Refuses an early end of the file, and an empty line between frames: ASE would read on without end in the first case,
+    and stop reading in the second. A last number that lacks digits is another number. Columns behind those that
+    ``Properties`` names are not read, such as forces where a comment has none.
 
     Raises
     ------
     ValueError
     """
     with open_with_compression(str(path)) as file:
-        number, comment = 0, ""
+        number, comment, unread = 0, "", ""
         while line := file.readline(LONGEST_LINE):
             number += 1
             if not line.strip():
                 if any(part.strip() for part in iter(lambda: file.readline(LONGEST_LINE), "")):
                     raise ValueError(f"line {number} is empty, need the number of atoms of the next frame")
-                return comment
-            count, start = int(line.removeprefix(MARK) if number == 1 else line), number
+                return comment, unread
+            count, start = _count(line.removeprefix(MARK) if number == 1 else line, number), number
             digits = set()
             if count < 1:
                 raise ValueError(f"line {number} claims {count} atoms, need at least one")
@@ -64,13 +69,38 @@ def check_lines(path: str | PathLike) -> str:
                         + ("too long" if line else "missing")
                     )
                 comment, number = comment or line, number + 1
+                if number == start + 1:
+                    n_columns = _n_columns(_properties(line))
+                elif number == start + 2 and not unread and len(line.split()) > n_columns:
+                    unread = f"{n_columns + 1} to {len(line.split())} (line {number})"
             if not line.endswith("\n") and len(digits) == 1 and _decimals(line) < min(digits) > FEW:
                 raise ValueError(
                     f"line {number}, the last one, is cut off: its last number has fewer digits than others"
                 )
             while _next_vector(file):  # skips ADF's cell vectors
                 number += 1
-    return comment
+    return comment, unread
+
+
+def _count(line, number):
+    try:
+        return int(line)
+    except ValueError:
+        raise ValueError(
+            f"line {number} is '{printable(line, 40)}', need the number of atoms of the next frame"
+        ) from None
+
+
+def _properties(comment):
+    found = re.search(r"(?:^|\s)Properties\s*=\s*[\"']?([^\s\"']+)", comment, re.IGNORECASE)
+    return found[1] if found else "species:S:1:pos:R:3"
+
+
+@lru_cache(maxsize=8)
+def _n_columns(properties):
+    """Number of columns that a text such as species:S:1:pos:R:3 names; many where it is something else."""
+    counts = properties.split(":")[2::3]
+    return sum(map(int, counts)) if all(count.isdecimal() for count in counts) else LONGEST_LINE
 
 
 def _decimals(line):

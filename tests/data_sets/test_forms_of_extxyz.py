@@ -54,6 +54,12 @@ def test_files_whose_last_line_does_not_end(rows, tmp_path):
     assert len(read_frames(tmp_path / "a.xyz")) == 1
 
 
+def test_more_rows_than_atoms(tmp_path):
+    (tmp_path / "a.xyz").write_text(TEXT + "Cl 1.0 2.0 3.0\n")
+    with pytest.raises(ValueError, match="line 6 is 'Cl 1.0 2.0 3.0', need the number of atoms of the next frame"):
+        read_frames(tmp_path / "a.xyz")
+
+
 @pytest.mark.parametrize("name, content", [("a.xyz", "\n\n"), ("a.out", "  some program\n no structures\n")])
 def test_no_structures(name, content, tmp_path):
     (tmp_path / name).write_text(content)

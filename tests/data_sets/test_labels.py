@@ -114,11 +114,41 @@ def test_virial_beside_stress(tmp_path):
     )
 
 
+def test_zeros_in_place_of_a_stress(tmp_path):
+    """Programs write them where none was calculated; a lone atom has none."""
+    zeros = 'energy=-10 stress="0 0 0 0 0 0 0 0 0"'
+    with pytest.warns(UserWarning, match="the stress of 1 structures is exactly zero, .* and is not read"):
+        frames = frames_of(tmp_path, text_of(zeros), text_of(f'energy=-10 virial="{NINE}"'))
+    assert frames.counts == {"energy": 2, "forces": 2, "virial": 1}
+    alone = zeros + f' Lattice="{" ".join(map(str, CELL.ravel()))}"'
+    assert frames_of(tmp_path, f"1\n{alone}\nSi 0 0 0\n").counts == {"energy": 1, "virial": 1}
+
+
+def test_virial_or_stress(tmp_path):
+    """A name with both words may be either: no unit and sign is suggested."""
+    with pytest.warns(UserWarning, match="virial_stress may be labels but are not read$"):
+        assert "virial" not in frames_of(tmp_path, text_of(f'energy=-10 virial_stress="{NINE}"')).counts
+
+
+def test_label_that_stands_twice(tmp_path):
+    refused(tmp_path, "the comment has energy 2 times; leave one", text_of("energy=-10 energy=-11"))
+    refused(tmp_path, "the comment has Lattice 2 times", text_of('energy=-10 Lattice="9 0 0 0 9 0 0 0 9"'))
+    other = frames_of(tmp_path, text_of('energy=-10 step=1 step=2 comment="energy=-11 \\"energy=-12"'))
+    assert other[0].labels["energy"] == -10
+
+
+def test_columns_without_a_name(tmp_path):
+    with pytest.warns(UserWarning, match=r"a.xyz: columns 5 to 7 \(line 3\) are not read, as Properties"):
+        assert frames_of(tmp_path, text_of(columns="")).counts == {"energy": 1}
+    with pytest.warns(UserWarning, match=r"columns 8 to 8 \(line 3\)"):
+        assert frames_of(tmp_path, text_of(rows=("1 2 3 4", "1 2 3 4"))).counts == {"energy": 1, "forces": 1}
+
+
 def test_dipole_and_polarizability(tmp_path):
     labels = frames_of(tmp_path, text_of(f'energy=-10 dipole="0.1 0.2 0.3" polarizability="{NINE}"')).frames[0].labels
     np.testing.assert_array_equal(labels["dipole"], [0.1, 0.2, 0.3])
     np.testing.assert_array_equal(labels["polarizability"], TENSOR)
-    labels = frames_of(tmp_path, text_of(f'pol="{SIX}"', "")).frames[0].labels
+    labels = frames_of(tmp_path, text_of(f'pol="{SIX}"', "", ("", ""))).frames[0].labels
     assert labels.keys() == {"polarizability"}
     np.testing.assert_array_equal(labels["polarizability"], TENSOR)
 

@@ -85,7 +85,8 @@ def test_every_reader_is_in_the_table():
         own = {
             name: value
             for name, value in contents.items()
-            if getattr(value, "__module__", None) == module.name and not name.startswith("_")
+            if getattr(value, "__module__", None) == module.name
+            and not (name.startswith("_") or hasattr(value, "py_func"))  # compiled loops read no files
         }
         here = ".".join(names).removeprefix("io.")
         found |= {f"{here}.{name}" for name, value in own.items() if re.match(r"(read|load)_|map_npy", name)}
