@@ -38,7 +38,7 @@ from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.cp2k import refuse_trajectory
 from ase_mlelec.io.text import fortran_floats
 from ase_mlelec.io.ulm import check_claims
-from ase_mlelec.io.xyz import check_lines, is_extxyz, without_mark
+from ase_mlelec.io.xyz import check_lines, for_ase, is_extxyz
 from ase_mlelec.quantities import LABELS
 
 READABLE = (
@@ -98,7 +98,7 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             check_claims(path)
         elif kind == "extxyz":
             comment, unread = check_lines(path)
-            source, options = without_mark(path), extxyz_options()
+            source, options = for_ase(path), extxyz_options()
         images: Any = (
             _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
         )

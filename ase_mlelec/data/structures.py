@@ -13,7 +13,7 @@ from ase_mlelec.checks import check_atoms, printable
 from ase_mlelec.data.ase_readers import complete, extxyz_options, labels_to_calculator, refuse_types
 from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.data.hdf5 import FRAMES, is_of
-from ase_mlelec.io.xyz import is_extxyz, without_mark
+from ase_mlelec.io.xyz import for_ase, is_extxyz
 
 READABLE = "give a data set, or a file with structures that ASE reads, such as extxyz, traj, cif or POSCAR"
 
@@ -51,7 +51,7 @@ def _images(path, index):
         images = _of_data_set(name, place)
         kind = "" if images is not None else "extxyz" if is_extxyz(name) else filetype(name)
         options = extxyz_options() if kind == "extxyz" else {}
-        source = without_mark(name) if kind == "extxyz" else name
+        source = for_ase(name) if kind == "extxyz" else name
         images = images or iter(iread(source, place, do_not_split_by_at_sign=True, **options))
     except Exception as error:
         raise _refused(path, error) from None

@@ -7,7 +7,7 @@ from functools import lru_cache
 from io import StringIO
 from os import PathLike
 
-from ase.io.formats import open_with_compression
+from ase.io.formats import get_compression, open_with_compression
 
 from ase_mlelec.checks import printable
 
@@ -31,10 +31,17 @@ def is_extxyz(path: str | PathLike) -> bool:
     return first.removeprefix(MARK).strip().isdecimal() and "Properties=" in second
 
 
-def without_mark(path: str | PathLike) -> StringIO | str:
-    """Path of a text file, or its contents where a byte order mark comes before them, which ASE does not know."""
+def for_ase(path: str | PathLike) -> StringIO | str:
+    """Path of a text file, or its contents where ASE cannot read it well by its path.
+
+    ASE does not know a byte order mark before the text. It also goes back in a file after every frame, for which a
+    compressed file is decompressed from its beginning again.
+    """
     with open_with_compression(str(path)) as file:
-        return StringIO(file.read()) if file.read(1) == MARK else str(path)
+        start = file.read(1)
+        if start == MARK:
+            return StringIO(file.read())
+        return StringIO(start + file.read()) if get_compression(str(path))[1] else str(path)
 
 
 def check_lines(path: str | PathLike) -> tuple[str, str]:
@@ -50,7 +57,8 @@ def check_lines(path: str | PathLike) -> tuple[str, str]:
     """
     with open_with_compression(str(path)) as file:
         number, comment, unread = 0, "", ""
-        while line := file.readline(LONGEST_LINE):
+        line = file.readline(LONGEST_LINE)
+        while line:
             number += 1
             if not line.strip():
                 if any(part.strip() for part in iter(lambda: file.readline(LONGEST_LINE), "")):
@@ -77,8 +85,9 @@ def check_lines(path: str | PathLike) -> tuple[str, str]:
                 raise ValueError(
                     f"line {number}, the last one, is cut off: its last number has fewer digits than others"
                 )
-            while _next_vector(file):  # skips ADF's cell vectors
-                number += 1
+            line = file.readline(LONGEST_LINE)
+            while line.lstrip().startswith("VEC"):  # skips ADF's cell vectors
+                number, line = number + 1, file.readline(LONGEST_LINE)
     return comment, unread
 
 
@@ -106,12 +115,3 @@ def _n_columns(properties):
 def _decimals(line):
     """Number of digits behind the point of the last number of a line."""
     return len(line.rstrip().rpartition(" ")[2].partition(".")[2])
-
-
-def _next_vector(file):
-    """Whether the next line is a cell vector of ADF; the position in the file moves behind it only in that case."""
-    place = file.tell()
-    if file.readline(LONGEST_LINE).lstrip().startswith("VEC"):
-        return True
-    file.seek(place)
-    return False

@@ -10,6 +10,7 @@ from ase.io import write
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_frames
+from ase_mlelec.data.structures import structures
 
 ROWS = "Na 0.00000 0.10000 -0.25000\nCl 1.00000 0.00000 0.12345\nCl 0.00000 2.00000 1.23456"
 TEXT = f"3\nProperties=species:S:1:pos:R:3 energy=-2.0\n{ROWS}\n"
@@ -21,6 +22,15 @@ def test_any_name(name, tmp_path):
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     (frame,) = read_frames(tmp_path / name)
     assert frame.labels == {"energy": -2.0} and str(frame.atoms.symbols) == "NaCl2"
+
+
+def test_a_compressed_file_is_read_forwards(tmp_path, monkeypatch):
+    """A step back decompresses the file from its beginning: the time would grow with the square of its length."""
+    steps = []
+    monkeypatch.setattr(gzip.GzipFile, "seek", lambda self, *place: steps.append(place))
+    (tmp_path / "a.xyz.gz").write_bytes(gzip.compress(5 * TEXT.encode()))
+    assert len(read_frames(tmp_path / "a.xyz.gz")) == len(list(structures(tmp_path / "a.xyz.gz"))) == 5
+    assert not steps
 
 
 def test_mark_of_an_editor_of_windows(tmp_path):
