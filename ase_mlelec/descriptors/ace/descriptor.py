@@ -142,7 +142,9 @@ class ACE(Descriptor):
         self.settled = True
 
     def _uses_loops(self, edges):
-        return self.settled and edges.vec.device.type == "cpu" and compiled.is_wanted()
+        """Whether compiled loops are used: where nothing is differentiated twice, as by a training of nets."""
+        once = self.settled or not torch.is_grad_enabled()
+        return once and edges.vec.device.type == "cpu" and compiled.is_wanted()
 
     def _loops(self):
         """Compiled loops; their tables are those of float64, whatever the precision of the model."""
@@ -164,8 +166,12 @@ class ACE(Descriptor):
 
     @torch.no_grad()
     def summed_gradients(self, system: System, edges: Edges, *, strain: bool = True) -> Tensor:
-        """As ``Descriptor.summed_gradients``, for all derivatives at once."""
+        """As ``Descriptor.summed_gradients``, for all derivatives at once; compiled loops are used where there are some."""
         n_atoms = len(system.numbers)
+        if edges.vec.device.type == "cpu" and compiled.is_wanted():
+            edges = edges.up_to(self.cutoff)
+            found = self._loops().summed_gradients(edges, *self._kinds(system, edges), n_atoms=n_atoms, strain=strain)
+            return torch.from_numpy(found).to(edges.vec.dtype)
         total = edges.vec.new_zeros(len(self.species), self.n_features, 3 * n_atoms + 9 * strain)
         species = self.species_of_number[system.numbers][edges.atoms]
         for k in range(len(self.species)):

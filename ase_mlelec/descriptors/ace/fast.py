@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_mlelec.descriptors import edge_loops
-from ase_mlelec.descriptors.ace import loops
+from ase_mlelec.descriptors.ace import gradient_loops, loops
 from ase_mlelec.descriptors.ace.couplings import Coupling, DirectionMeans, PowerSpectrum, Single
 from ase_mlelec.descriptors.ace.moments import DensityMoments
 from ase_mlelec.descriptors.ace.product_tables import products_of
 from ase_mlelec.descriptors.compiled_edges import Table, legendre, rows_like
 from ase_mlelec.edges import Edges
+from ase_mlelec.lanes import aligned
 
 
 class Invariants:
@@ -88,6 +89,29 @@ class Invariants:
             part.contract(moments[k], weights, row, sums, slopes[k], features)
         return sums, slopes, features
 
+    def summed_gradients(
+        self, edges: Edges, kinds: NDArray, species: NDArray, *, n_atoms: int, strain: bool
+    ) -> NDArray:
+        """Derivatives [T, species, F] of the features, summed over the centers of each species; see the Descriptor.
+
+        ``kinds`` [E] are the species of the neighbors, ``species`` [C] those of the centers.
+        """
+        table, n_species = Table(edges, kinds), self.sets[0].n_species
+        result = np.zeros((3 * n_atoms + 9 * strain, n_species, self.n_features))
+        columns = 3 * edges.neighbor.numpy(), 3 * edges.atoms.numpy()
+        bases = [part.moments(table) for part in self.sets]
+        for k, part in self.parts:
+            for begin in range(0, len(table), loops.LANES):
+                end = min(begin + loops.LANES, len(table))
+                if table.bounds[end] > table.bounds[begin]:
+                    slopes, densities = part.slopes(bases[k], begin), part.densities
+                    functions = *table.arrays, *self.sets[k].constants
+                    whose = *columns, species, n_species, int(strain)
+                    gradient_loops.add_changes(
+                        begin, end, *functions, slopes, *densities, *whose, part.first_feature, result
+                    )
+        return result
+
     def gradient(self, table: Table, slopes: Sequence[NDArray]) -> NDArray:
         """Derivatives [3, E] by the vectors from those by the atomic bases."""
         total = np.zeros_like(table.vec)
@@ -124,7 +148,7 @@ class Moments:
 
     def __init__(self, part: DensityMoments, n_species: int):
         self.l_max, self.radial = part.l_max, np.ascontiguousarray(part.radial.numpy())
-        self.columns = n_species * len(self.radial)
+        self.n_species, self.columns = n_species, n_species * len(self.radial)
         self.constants = float(part.cutoff), float(part.inner), self.radial, part.l_max, legendre(part.l_max)
 
     def moments(self, table: Table) -> NDArray:
@@ -143,17 +167,26 @@ class Moments:
 def _part(part, l_max, n_radial, n_species, start):
     """Loops of a Coupling whose moments have ``n_radial`` functions, and whose features begin at ``start``."""
     if isinstance(part, Single):
-        return SingleLoops(part, n_radial, n_species, start)
+        return SingleLoops(part, n_radial, l_max, start)
     return ProductLoops(part, l_max, n_radial, n_species, start)
 
 
 class SingleLoops:
     """Features of a Single."""
 
-    def __init__(self, part: Single, n_radial: int, n_species: int, start: int):
+    def __init__(self, part: Single, n_radial: int, l_max: int, start: int):
         places = part.places.numpy()
-        self.columns = places // part.n_radial * n_radial + places % part.n_radial
-        self.own = slice(start, start + len(places))
+        species, n = np.divmod(places, part.n_radial)
+        self.columns = species * n_radial + n
+        self.own, self.first_feature = slice(start, start + len(places)), start
+        ones, n_angular = np.ones_like(places), (l_max + 1) ** 2
+        densities = np.stack([self.columns * n_angular, ones, species, n * n_angular], axis=1)
+        number = np.arange(len(places))
+        self.densities = number, np.append(number, len(places)), densities, number
+
+    def slopes(self, moments: NDArray, start: int) -> NDArray:
+        """Derivatives [F, lanes] of the features by the densities."""
+        return np.ones((len(self.columns), loops.LANES))
 
     def contract(
         self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray, features: NDArray
@@ -175,10 +208,42 @@ class ProductLoops:
         pairs = [own.places[:, 1] * own.places[:, 3] for own in (first, second)]
         starts = np.append(first.shapes[:: loops.FACTORS, 3], first.shapes[:, 2].sum())
         self.sizes = (int(np.diff(starts).max(initial=0)), int(np.concatenate(pairs).max(initial=0)))
-        self.n_seconds = int(second.shapes[:, 2].sum())
+        self.n_seconds, self.first_feature = int(second.shapes[:, 2].sum()), start
+        of_first = np.repeat(np.arange(len(first.shapes)), np.diff(self.products.ends))
+        starts_of_terms = self.products.terms[np.minimum(self.products.term_ends[:-1], len(self.products.terms) - 1), 1]
+        self.second_of = np.searchsorted(second.shapes[:, 3], starts_of_terms, side="right") - 1
+        places = np.concatenate([first.places[of_first], second.places[self.second_of]], axis=1).reshape(-1, 4, 2)
+        n_angular = (l_max + 1) ** 2
+        self.densities = _densities(places, self.products.features - start, n_angular, n_radial, n_species)
+
+    def slopes(self, moments: NDArray, start: int) -> NDArray:
+        """Derivatives [numbers, lanes] of the features by the numbers of their densities, of the centers from ``start``."""
+        _, part_ends, parts, _ = self.densities
+        found = aligned((int(parts[:, 1].sum()), loops.LANES), float)
+        tables = self.products, self.sizes, self.n_seconds, self.second_of, part_ends, parts
+        gradient_loops.slopes_of_features(start, moments, *tables, found)
+        return found
 
     def contract(
         self, moments: NDArray, weights: NDArray, row: NDArray, sums: NDArray, slopes: NDArray, features: NDArray
     ) -> None:
         flat = slopes.reshape(*slopes.shape[:2], np.prod(slopes.shape[2:]))
         loops.contract(moments, self.products, self.sizes, self.n_seconds, weights, row, sums, flat, features)
+
+
+def _densities(places, features, n_angular, n_radial, n_species):
+    """Tables of ``gradient_loops``: products in the order of ``features``, ends of the densities of each, these, and starts.
+
+    ``places`` [F, 4, 2] are the first numbers of the densities of every product in a block of A, and how many they are; a
+    density that comes twice, and the number 1 behind all others, are left out.
+    """
+    first = places[:, :, 0]
+    known = first == n_species * n_radial * n_angular
+    for k in range(1, first.shape[1]):
+        known[:, k] |= (first[:, :k] == first[:, k : k + 1]).any(axis=1)
+    chosen = places[~known]
+    column, l_square = np.divmod(chosen[:, 0], n_angular)
+    species, n = np.divmod(column, n_radial)
+    parts = np.column_stack([chosen, species, n * n_angular + l_square])
+    starts = np.cumsum(chosen[:, 1]) - chosen[:, 1]
+    return np.argsort(features), np.append(0, np.cumsum((~known).sum(axis=1))), parts, starts

@@ -1,37 +1,46 @@
-"""Derivatives of the atomic basis by the coordinates of all atoms, as compiled loops.
+"""Derivatives of the features by the coordinates of all atoms, summed over the centers, as compiled loops.
 
-The formulas are those of ``moments``; arguments that are not described here are those of ``edge_loops``. Here every edge
-has its own derivatives, which are added up one by one, so that edges do not come in vectors.
+By the chain rule: ``slopes_of_features`` are the derivatives dB/dA of every feature by the few numbers A of the atomic basis
+that it is a product of, for as many centers as a vector has lanes. ``add_changes`` multiplies those of one center with
+dA/dr of its neighbors, of which a vector has as many as lanes, and adds the products to the columns of these atoms. The
+formulas are those of ``moments``; arguments that are not described here are those of ``edge_loops`` and ``loops``.
 """
 
 import numpy as np
 
 from ase_mlelec.compiled import compiled
+from ase_mlelec.descriptors.ace.loops import LANES, coefficients, coefficients_pull_back, load_centers
+from ase_mlelec.lanes import empty_rows, every, load, spread, store
+
+TOGETHER = 32  # features whose derivatives stay in the nearest cache
 
 
 @compiled
 def sort_edges(vec, kind, start, end, cutoff, n_species, near, ends, r, unit):
-    """Sort the edges ``start`` .. ``end`` of a center that are within the cutoff by species.
+    """Sort the edges ``start`` .. ``end`` of a center that are within the cutoff by species, each in whole vectors.
 
-    Fills ``near`` (their numbers), ``ends`` [species + 1], distances ``r`` and unit vectors ``unit`` [3, .].
+    Fills ``near`` (their numbers), ``ends`` [species + 1], distances ``r`` and unit vectors ``unit`` [3, .]. Places that no
+    edge fills have a neighbor -1 at the cutoff, where all functions and their derivatives are zero.
     """
-    ends[:] = 0
+    counts = np.zeros(n_species, np.int64)
     for e in range(start, end):
         if vec[0, e] ** 2 + vec[1, e] ** 2 + vec[2, e] ** 2 < cutoff * cutoff:
-            ends[kind[e] + 1] += 1
+            counts[kind[e]] += 1
+    ends[0] = 0
     for k in range(n_species):
-        ends[k + 1] += ends[k]
+        ends[k + 1] = ends[k] + (counts[k] + LANES - 1) // LANES * LANES
+        counts[k] = ends[k]
+    for slot in range(ends[n_species]):
+        near[slot], r[slot] = -1, cutoff
+        unit[0, slot], unit[1, slot], unit[2, slot] = 0.0, 0.0, 1.0
     for e in range(start, end):
         square = vec[0, e] ** 2 + vec[1, e] ** 2 + vec[2, e] ** 2
         if square < cutoff * cutoff:
-            slot = ends[kind[e]]
-            ends[kind[e]] += 1
+            slot = counts[kind[e]]
+            counts[kind[e]] += 1
             near[slot], r[slot] = e, np.sqrt(square)
             for a in range(3):
                 unit[a, slot] = vec[a, e] / r[slot]
-    for k in range(n_species, 0, -1):
-        ends[k] = ends[k - 1]
-    ends[0] = 0
     return ends[n_species]
 
 
@@ -138,46 +147,115 @@ def along_the_sphere(r, unit, n, slopes):
 
 
 @compiled
-def derivatives_of_function(own, falling, row, unit, slopes, lm, start, end, found, total):
-    """Fill ``found`` [3, .] with the derivatives by the vectors of R_n Y_lm of the edges ``start`` .. ``end``.
+def slopes_of_features(start, moments, products, most, n_seconds, second_of, part_ends, parts, found):
+    """Fill ``found`` [numbers, lanes] with dB/dA of all features of a coupling, at the centers from ``start`` on.
 
-    ``own``, ``falling`` and ``row`` [.] are R_n, dR_n/dr and Y_lm. Fills ``total`` [4] with the sums of the derivatives, and
-    of the function itself.
+    Parameters
+    ----------
+    products, most, n_seconds
+        As in ``loops.contract``.
+    second_of : array [F]
+        Second factor of every product.
+    part_ends : array [F + 1]
+        The densities of product k are part_ends[k] .. part_ends[k + 1] of ``parts``.
+    parts : array [., 4]
+        Of every density: place of its first number in a block of A, how many they are, its species, and the place of the
+        first of its functions R_n Y_lm.
     """
-    x, y, z, value = 0.0, 0.0, 0.0, 0.0
-    for e in range(start, end):
-        along, across = falling[e] * row[e], own[e]
-        fx = along * unit[0, e] + across * slopes[0, lm, e]
-        fy = along * unit[1, e] + across * slopes[1, lm, e]
-        fz = along * unit[2, e] + across * slopes[2, lm, e]
-        found[0, e], found[1, e], found[2, e] = fx, fy, fz
-        x += fx
-        y += fy
-        z += fz
-        value += across * row[e]
-    total[0], total[1], total[2], total[3] = x, y, z, value
+    first, second, ends, _, term_ends, terms = products
+    width, n_first, n_second = moments.shape[1] * moments.shape[2], len(first[0]), len(second[0])
+    (first_places, first_shapes, forth, back), (second_places, second_shapes, forth_2, back_2) = first, second
+    block, of_block = empty_rows(width + 1, LANES), empty_rows(width + 1, LANES)
+    pairs, own, of_own = empty_rows(most[1], LANES), empty_rows(most[0], LANES), empty_rows(most[0], LANES)
+    seconds, of_second = empty_rows(n_seconds, LANES), empty_rows(n_seconds, LANES)
+    block[width] = 1.0
+    load_centers(moments, start, block)
+    coefficients(0, n_second, block, second_places, second_shapes, *forth_2, pairs, seconds)
+    at = 0
+    for p in range(n_first):
+        coefficients(p, p + 1, block, first_places, first_shapes, *forth, pairs, own)
+        for k in range(ends[p], ends[p + 1]):
+            q = second_of[k]
+            of_own[: first_shapes[p, 2]] = 0.0
+            of_second[: second_shapes[q, 2]] = 0.0
+            for t in range(term_ends[k], term_ends[k + 1]):
+                a, b = terms[t, 0], terms[t, 1]
+                for i in range(terms[t, 2]):
+                    store(of_own, a + i, load(seconds, b + i))
+                    store(of_second, b + i - second_shapes[q, 3], load(own, a + i))
+            for part in range(part_ends[k], part_ends[k + 1]):
+                of_block[parts[part, 0] : parts[part, 0] + parts[part, 1]] = 0.0
+            of_block[width] = 0.0
+            coefficients_pull_back(p, p + 1, block, first_places, first_shapes, *back, of_own, 0, of_block, 0)
+            coefficients_pull_back(q, q + 1, block, second_places, second_shapes, *back_2, of_second, 0, of_block, 0)
+            for part in range(part_ends[k], part_ends[k + 1]):
+                for i in range(parts[part, 1]):
+                    store(found, at, load(of_block, parts[part, 0] + i))
+                    at += 1
 
 
 @compiled
-def add_strains(found, vec, start, end, row):
-    """Fill ``row`` [9] with the derivatives by the strain, d vec_b = strain_ab vec_a."""
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for e in range(start, end):
-        x, y, z, fx, fy, fz = vec[0, e], vec[1, e], vec[2, e], found[0, e], found[1, e], found[2, e]
-        xx += x * fx
-        xy += x * fy
-        xz += x * fz
-        yx += y * fx
-        yy += y * fy
-        yz += y * fz
-        zx += z * fx
-        zy += z * fy
-        zz += z * fz
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8] = xx, xy, xz, yx, yy, yz, zx, zy, zz
+def functions_of_vector(v, per_row, radial, fall, angular, slopes, unit, found):
+    """Fill ``found`` [n_radial (l_max + 1)^2 3, lanes] with the derivatives of R_n Y_lm by the vectors to neighbors.
+
+    They are those of vector ``v`` of the ``per_row`` vectors of lanes in a row of the other arrays.
+    """
+    n_angular = len(angular)
+    for n in range(len(radial)):
+        own, falling = load(radial, n * per_row + v), load(fall, n * per_row + v)
+        for lm in range(n_angular):
+            along, row = falling * load(angular, lm * per_row + v), 3 * (n * n_angular + lm)
+            for a in range(3):
+                across = own * load(slopes, (a * n_angular + lm) * per_row + v)
+                store(found, row + a, along * load(unit, a * per_row + v) + across)
 
 
 @compiled
-def all_moments_and_derivatives(
+def add_products(
+    known, order, part_ends, parts, starts, species, functions, near, v, vec, columns, own, strain, result
+):
+    """Add dB/dA times dA/dr of the neighbors of vector ``v``, which have one ``species``, to ``result`` [T, F].
+
+    ``known`` is dB/dA of the center, ``columns`` [E] and ``own`` are the first columns of the neighbors and of the center.
+    """
+    moved, n_near = empty_rows(3 * TOGETHER, LANES), 0
+    while n_near < LANES and near[v * LANES + n_near] >= 0:
+        n_near += 1
+    for begin in range(0, len(order), TOGETHER):
+        end = min(begin + TOGETHER, len(order))
+        for f in range(begin, end):
+            k, at = order[f], f - begin
+            x, y, z = every(load(functions, 0), 0.0), every(load(functions, 0), 0.0), every(load(functions, 0), 0.0)
+            for part in range(part_ends[k], part_ends[k + 1]):
+                if parts[part, 2] == species:
+                    first, row = starts[part], 3 * parts[part, 3]
+                    for i in range(parts[part, 1]):
+                        slope = spread(known, first + i)
+                        x += slope * load(functions, row + 3 * i)
+                        y += slope * load(functions, row + 3 * i + 1)
+                        z += slope * load(functions, row + 3 * i + 2)
+            store(moved, at, x)
+            store(moved, TOGETHER + at, y)
+            store(moved, 2 * TOGETHER + at, z)
+        for e in range(n_near):
+            edge = near[v * LANES + e]
+            for a in range(3):
+                of_neighbor, of_center = result[columns[edge] + a, begin:end], result[own + a, begin:end]
+                for f in range(end - begin):
+                    of_neighbor[f] += moved[a * TOGETHER + f, e]
+                for f in range(end - begin):
+                    of_center[f] -= moved[a * TOGETHER + f, e]  # it moves against its neighbors
+                if strain:
+                    for b in range(3):
+                        of_strain = result[len(result) - 9 + 3 * b + a, begin:end]
+                        for f in range(end - begin):
+                            of_strain[f] += vec[b, edge] * moved[a * TOGETHER + f, e]
+
+
+@compiled
+def add_changes(
+    begin,
+    end,
     bounds,
     vec,
     kind,
@@ -186,61 +264,69 @@ def all_moments_and_derivatives(
     coefficients,
     l_max,
     legendre,
-    place,
-    place_of_center,
+    slopes_of_lanes,
+    order,
+    part_ends,
+    parts,
+    starts,
+    columns,
+    own_columns,
+    species,
+    n_species,
     strain,
-    widths,
-    moments,
-    moved,
+    first,
+    result,
 ):
-    """Fill the atomic basis ``moments`` [C, (l_max + 1)^2, species, n_radial] of all centers, and its derivatives.
+    """Add the derivatives of the features of the centers ``begin`` .. ``end`` to ``result`` [T, species, all F].
 
     Parameters
     ----------
-    place : array [E]
-        Place of the neighbor among the atoms by whose coordinates the moments of its species are differentiated.
-    place_of_center : array [species, C]
-        Place of the center among the same atoms.
+    slopes_of_lanes : array [numbers, lanes]
+        What ``slopes_of_features`` fills, with the same ``part_ends`` and ``parts``.
+    order : array [F]
+        Products in the order of the features, the first of which is number ``first`` of all.
+    starts : array
+        Where the slopes by each of the ``parts`` begin.
+    columns, own_columns : array [E], [C]
+        First of the three columns T of the neighbor, and of the center.
+    species : array [C]
+        Species of the centers.
     strain : int
-        1 for the derivatives by the strain as well, after those by the coordinates; or 0.
-    widths : array [species]
-        Number T of derivatives of the moments of each species.
-    moved : array
-        Derivatives [n_radial, (l_max + 1)^2, C, T], flat, of the moments of one species after the other.
+        1 for the derivatives by the strain as well, in the last nine columns; or 0.
     """
-    n_radial, n_angular, n_centers = len(coefficients), (l_max + 1) ** 2, len(moments)
-    n_species, most = len(widths), np.max(bounds[1:] - bounds[:-1])
-    near, ends, column = np.empty(most, np.int64), np.empty(n_species + 1, np.int64), np.empty(most, np.int64)
-    r, unit, own_vec, scratch = np.empty(most), np.empty((3, most)), np.empty((3, most)), np.empty((10, most))
+    n_radial, n_angular = len(coefficients), (l_max + 1) ** 2
+    most = (np.max(bounds[begin + 1 : end + 1] - bounds[begin:end]) // LANES + 1 + n_species) * LANES
+    per_row = most // LANES
+    near, ends = np.empty(most, np.int64), np.empty(n_species + 1, np.int64)
+    r, unit, scratch = np.empty(most), np.empty((3, most)), np.empty((10, most))
     angular, slopes = np.empty((n_angular, most)), np.empty((3, n_angular, most))
-    radial, fall, found = np.empty((n_radial, most)), np.empty((n_radial, most)), np.empty((3, most))
-    total = np.empty(4)
-    for c in range(n_centers):
+    radial, fall = np.empty((n_radial, most)), np.empty((n_radial, most))
+    functions, known = empty_rows(3 * n_radial * n_angular, LANES), np.empty(len(slopes_of_lanes))
+    for c in range(begin, end):
+        for i in range(len(known)):
+            known[i] = slopes_of_lanes[i, c - begin]
         n_edges = sort_edges(vec, kind, bounds[c], bounds[c + 1], cutoff, n_species, near, ends, r, unit)
         radial_functions(r, n_edges, cutoff, inner, coefficients, n_radial, radial, fall, scratch)
         harmonics(unit, n_edges, l_max, legendre, angular, scratch)
         harmonic_slopes(unit, n_edges, l_max, legendre, slopes, scratch)
         along_the_sphere(r, unit, n_edges, slopes)
-        for e in range(n_edges):
-            column[e] = 3 * place[near[e]]
-            for a in range(3):
-                own_vec[a, e] = vec[a, near[e]]
-        start_of_species = 0
+        own = result[:, species[c], first : first + len(order)]
         for k in range(n_species):
-            i, j, width, own = ends[k], ends[k + 1], widths[k], 3 * place_of_center[k, c]
-            for n in range(n_radial):
-                for lm in range(n_angular):
-                    first = start_of_species + ((n * n_angular + lm) * n_centers + c) * width
-                    row = moved[first : first + width]
-                    row[:] = 0.0
-                    derivatives_of_function(radial[n], fall[n], angular[lm], unit, slopes, lm, i, j, found, total)
-                    for e in range(i, j):
-                        row[column[e]] += found[0, e]
-                        row[column[e] + 1] += found[1, e]
-                        row[column[e] + 2] += found[2, e]
-                    for a in range(3):  # the center moves against its neighbors
-                        row[own + a] -= total[a]
-                    moments[c, lm, k, n] = total[3]
-                    if strain:
-                        add_strains(found, own_vec, i, j, row[width - 9 :])
-            start_of_species += n_radial * n_angular * n_centers * width
+            for v in range(ends[k] // LANES, ends[k + 1] // LANES):
+                functions_of_vector(v, per_row, radial, fall, angular, slopes, unit, functions)
+                add_products(
+                    known,
+                    order,
+                    part_ends,
+                    parts,
+                    starts,
+                    k,
+                    functions,
+                    near,
+                    v,
+                    vec,
+                    columns,
+                    own_columns[c],
+                    strain,
+                    own,
+                )

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ase_mlelec import compiled
-from ase_mlelec.descriptors.compiled_edges import Table, legendre
 from ase_mlelec.descriptors.embedding import ChebyshevMoments
 from ase_mlelec.descriptors.harmonics import harmonic_slopes, harmonics
 from ase_mlelec.descriptors.padding import pad
@@ -50,8 +48,6 @@ class DensityMoments(torch.nn.Module):
 
     def gradients(self, species: Tensor, edges: Edges, n_atoms: int, *, strain: bool = True) -> "MomentGradients":
         """A and its derivatives with respect to the positions of all ``n_atoms`` atoms and, optionally, to the strain."""
-        if edges.vec.device.type == "cpu" and compiled.is_wanted():
-            return self._by_loops(species, edges, n_atoms, strain)
         vec = edges.vec.detach().T.contiguous()
         values, slopes = self._functions(vec)
         n = edges.n_centers
@@ -62,35 +58,6 @@ class DensityMoments(torch.nn.Module):
         ]
         moved, columns = zip(*parts)
         return MomentGradients(moments.permute(3, 1, 2, 0), moved, columns)
-
-    def _by_loops(self, species, edges, n_atoms, strain):
-        """As ``gradients``, by compiled loops, in double precision."""
-        from ase_mlelec.descriptors.ace.gradient_loops import all_moments_and_derivatives  # imports numba
-
-        n, table, dtype = edges.n_centers, Table(edges, species.numpy()), edges.vec.dtype
-        place, own = np.zeros(len(species), int), np.zeros((len(self.kinds), n), int)
-        atoms = []
-        for k in range(len(self.kinds)):
-            rows = (species == k).nonzero()[:, 0]
-            found, of_atoms = torch.unique(torch.cat([edges.neighbor[rows], edges.atoms]), return_inverse=True)
-            place[rows.numpy()], own[k] = of_atoms[: len(rows)].numpy(), of_atoms[len(rows) :].numpy()
-            atoms.append(found)
-        widths = np.array([3 * len(each) + 9 * strain for each in atoms])
-        n_angular, n_radial = (self.l_max + 1) ** 2, len(self.radial)
-        moments = np.zeros((n, n_angular, len(self.kinds), n_radial))
-        moved = np.zeros(n_radial * n_angular * n * widths.sum())
-        if len(species):
-            constants = self.cutoff, self.inner, self.radial.double().numpy(), self.l_max, legendre(self.l_max)
-            all_moments_and_derivatives(*table.arrays, *constants, place, own, int(strain), widths, moments, moved)
-        parts = np.split(moved, n_radial * n_angular * n * np.cumsum(widths)[:-1])
-        return MomentGradients(
-            torch.from_numpy(moments).to(dtype),
-            [
-                torch.from_numpy(part.reshape(n_radial, n_angular, n, width)).to(dtype)
-                for part, width in zip(parts, widths)
-            ],
-            [_of_atoms(each, n_atoms, strain) for each in atoms],
-        )
 
     def _moved(self, rows, vec, slopes, edges, n_atoms, strain):
         """Derivatives of the moments of one species, whose edges are ``rows``, and the columns that they belong to."""
