@@ -299,6 +299,38 @@ def measures(model, known, images):
     )
 
 
+@pytest.mark.parametrize("few", [7, 10_000])
+def test_ranges_are_those_of_all_atoms_joined(few, monkeypatch):
+    """Principal components by the eigenvectors of a covariance; some structures lack a species."""
+    monkeypatch.setattr("ase_mlelec.safety.training_range.SAMPLES", few)
+    generator, samples = torch.Generator().manual_seed(1), []
+    for k in range(24):
+        species = torch.tensor([0, 1, 0, 0, 1])[: 1 + k % 5]
+        features = torch.randn(len(species), 4, generator=generator, dtype=torch.float64) * torch.arange(1, 5) + k
+        samples.append((features, species, torch.arange(len(species)) + k))
+    known = TrainingRange(SPECIES, 4, 4).double().fit(samples)
+    wider = 1 + 6 / 24 + (8 / 24) ** 4
+    for k in range(2):
+        every = torch.cat([features[species == k] for features, species, _ in samples])
+        counts = torch.cat([counts[species == k] for _, species, counts in samples])
+        mean, spread = every.mean(dim=0), every.std(dim=0, correction=0)
+        torch.testing.assert_close(known.mean[k], mean, rtol=1e-12, atol=1e-12)
+        inverse = 1 / (spread + 0.1 * spread.mean())
+        some = (every[:: max(1, len(every) // few)] - mean) * inverse
+        axes = known.axes[k] / inverse[:, None]
+        values = torch.linalg.eigvalsh(some.T @ some).flip(0)
+        torch.testing.assert_close(some.T @ some @ axes, axes * values, rtol=1e-9, atol=1e-9)
+        along = (every - mean) @ known.axes[k]
+        half = wider * (along.amax(dim=0) - along.amin(dim=0)) / 2
+        torch.testing.assert_close(known.of_atoms.inverse[k], 1 / half, rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            known.of_neighbors.middle[k, 0], (counts.max() + counts.min()) / 2.0, check_dtype=False
+        )
+        own = torch.stack([x[s == k].mean(dim=0) for x, s, _ in samples if (s == k).any()]) - mean
+        middle = (own @ known.axes[k]).amax(dim=0) + (own @ known.axes[k]).amin(dim=0)
+        torch.testing.assert_close(known.of_structures.middle[k], middle / 2, rtol=1e-9, atol=1e-9)
+
+
 @pytest.fixture(scope="module")
 def copper():
     """A model, hot crystals of copper, and their range."""

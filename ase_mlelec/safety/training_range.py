@@ -155,35 +155,44 @@ class TrainingRange(torch.nn.Module):
         n = max(len(samples), 1)
         wider = MARGIN / n + (FEWEST / n) ** 4
         for k in range(len(self.species)):
-            having = [(x[s == k].double(), n[s == k].double()) for x, s, n in samples if bool((s == k).any())]
+            having = [sample for sample in samples if bool((sample[1] == k).any())]
             if having:
-                features, counts = zip(*having)
-                self._fit_species(k, features, torch.cat(counts), wider)
+                self._fit_species(k, having, wider)
         return self
 
-    def _fit_species(self, k, features, counts, wider):
-        """Set principal components and ranges of one species.
+    def _fit_species(self, k, samples, wider):
+        """Set principal components and ranges of species ``k`` from the ``samples`` of structures that contain it.
 
-        Parameters
-        ----------
-        features : tuple of Tensor [n, F]
-            Features of its atoms, one tensor for each structure.
-        counts : Tensor
-            Numbers of neighbors of all its atoms.
+        The features of all atoms can fill a gigabyte, and are therefore not joined.
         """
-        every = torch.cat(features)
-        n_watched = max(1, len(features) // PER_COMPONENT)
-        mean, spread = every.mean(dim=0), every.std(dim=0, correction=0)
+        counts = torch.cat([counts[species == k] for _, species, counts in samples]).double()
+        n, n_watched = len(counts), max(1, len(samples) // PER_COMPONENT)
+
+        def each():
+            return (features[species == k].double() for features, species, _ in samples)
+
+        mean = sum(own.sum(dim=0) for own in each()) / n
+        spread = (sum((own - mean).square().sum(dim=0) for own in each()) / n).sqrt()
         inverse = 1 / (spread + 0.1 * spread.mean() + 1e-12)  # limits the scale of features that hardly vary
-        chosen = (every[:: max(1, len(every) // SAMPLES)] - mean) * inverse
+        chosen = (_every(max(1, n // SAMPLES), each()) - mean) * inverse
         axes = torch.linalg.svd(chosen, full_matrices=False)[2][: self.n_components].T
         axes = axes * axes.gather(0, axes.abs().argmax(dim=0)[None]).sign()  # fixes the sign of each axis
         watched = min(axes.shape[1], n_watched)
         self.mean[k], self.axes[k, :, :watched] = mean, axes[:, :watched] * inverse[:, None]
         size = float((spread * inverse).norm())
-        along = (every - mean) @ self.axes[k].double()
-        means = torch.stack([(x - mean).mean(dim=0) for x in features]) @ self.axes[k].double()
+        axes = self.axes[k].double()
+        along = torch.cat([(own - mean) @ axes for own in each()])
+        means = torch.stack([(own - mean).mean(dim=0) for own in each()]) @ axes
         share = {"wider": wider, "n_watched": n_watched}
         self.of_atoms.set_range(k, along, floor=LEAST * size, **share)
         self.of_structures.set_range(k, means, floor=LEAST * size, **share)
         self.of_neighbors.set_range(k, counts[:, None], floor=LEAST * float(counts.mean()), **share)
+
+
+def _every(step, parts):
+    """Every ``step``-th of the rows of all ``parts``."""
+    chosen, start = [], 0
+    for part in parts:
+        chosen.append(part[-start % step :: step])
+        start += len(part)
+    return torch.cat(chosen)

@@ -79,14 +79,15 @@ def _columns(model, batch, labels):
     own = torch.nn.functional.one_hot(species, len(nets.last)).to(x)
     columns = [*(system.sum_per_system(x * one[:, None]) for one in own.T), nets.scale * system.sum_per_system(own)]
     derivatives = {name: [] for name in labels if name != "energy"}
+    factors = -nets.scale * nets.inverse
     for part in _structures(system, edges) if derivatives else ():
-        changes = descriptor.summed_gradients(*part, strain="virial" in derivatives)
-        changes = -nets.scale * (changes * nets.inverse).flatten(1)
-        changes = torch.cat([changes, changes.new_zeros(len(changes), own.shape[1])], dim=1)
+        changes = descriptor.summed_gradients(*part, strain="virial" in derivatives).mul_(factors).flatten(1)
+        changes = torch.nn.functional.pad(changes, (0, own.shape[1]))
         ends = {"forces": slice(3 * len(part[0].numbers)), "virial": slice(-9, None)}
         for name, rows in derivatives.items():
             rows.append(changes[ends[name]])
-    return torch.cat(columns, dim=1), {name: torch.cat(rows) for name, rows in derivatives.items()}
+    joined = {name: rows[0] if len(rows) == 1 else torch.cat(rows) for name, rows in derivatives.items()}
+    return torch.cat(columns, dim=1), joined
 
 
 def _structures(system, edges):

@@ -222,21 +222,28 @@ def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict[str, tuple
     the rows of a label is brought to one.
     """
     batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
-    found: dict[str, list] = {}
+    found: dict[str, list[Tensor]] = {}
+    ends = dict.fromkeys(loss.labels, 0)
     for k, batch in enumerate(batches.all_batches(1)):
         names = [name for name in loss.labels if name in batch.labels]
         roots = roots_of_weights(batch, loss, names)
-        for name, pair in _checked(plain_rows(model, batch, names), batches, [k], model, loss).items():
+        for name, (rows, rest) in _checked(plain_rows(model, batch, names), batches, [k], model, loss).items():
             weight = batch.scaled(name, batch.weights)[0]
             factor = weight / (1 if name == "forces" else len(batch.system.numbers))
             ratio = roots[name] / factor if factor > 0 else torch.zeros_like(roots[name])
-            found.setdefault(name, []).append((*(factor * part for part in pair), ratio, weight.expand(len(ratio))))
-    columns = {name: [torch.cat(column) for column in zip(*parts)] for name, parts in found.items()}
-    return {
-        name: (rows / weights.mean(), targets / weights.mean(), ratios * weights.mean())
-        for name, (rows, targets, ratios, weights) in columns.items()
-        if bool(weights.any())
-    }
+            if name not in found:  # the rows fill up to a gigabyte: they are not copied to join them
+                n = sum(each[name].numel() for each in batches.labels if name in each)
+                found[name] = [rows.new_empty(n, *shape) for shape in (rows.shape[1:], (), (), ())]
+            own = slice(ends[name], ends[name] + len(rest))
+            for column, part in zip(found[name], (factor * rows, factor * rest, ratio, weight.expand(len(ratio)))):
+                column[own] = part
+            ends[name] = own.stop
+    for rows, targets, ratios, weights in found.values():
+        mean = weights.mean()
+        rows /= mean
+        targets /= mean
+        ratios *= mean
+    return {name: (rows, targets, ratios) for name, (rows, targets, ratios, weights) in found.items() if weights.any()}
 
 
 def _sum(regression, model, frames, loss, arranged, batch_size, checkpoint, progress):
