@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from ase.calculators.calculator import InputError
 
+from ase_mlelec.data.data_set import check_same
 from ase_mlelec.data.fixed import FixedStructures
 from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
 from ase_mlelec.descriptors import Descriptor, Environment
@@ -182,6 +183,8 @@ class Batches:
             spectra = [name for name in quantity.labels if name in labels and LABELS[name].on_grid]
             if spectra:
                 _check_grid(model.heads[quantity.name].energies.cpu().numpy(), frames, spectra)
+                widths = [each.get("dos_width_eV") for each in (model.metadata, frames.attributes)]
+                check_same("Gaussian widths (eV) of the levels of model and data", widths)
         return cls(frames, model.reach, labels, model.dtype, next(model.parameters()).device)
 
     def __len__(self):

@@ -199,14 +199,27 @@ class Frames(DataSet):
                 yield f"weight of {name} {weight}".encode()
 
 
+def same_structure(one: Atoms, other: Atoms) -> bool:
+    """Whether two Atoms have the same numbers, and positions and cells up to 1e-4 Å."""
+    return np.array_equal(one.numbers, other.numbers) and all(
+        np.abs(mine - theirs).max(initial=0) <= SAME_PLACE
+        for mine, theirs in ((one.positions, other.positions), (one.cell.array, other.cell.array))
+    )
+
+
 def temperature_of(attributes: Mapping[str, Any]) -> float | None:
     """Temperature of the electrons, K, to which the labels of a data set with these attributes belong, or None."""
     found = attributes.get("settings", {}).get("electronic_temperature_K")
     return float(found) if isinstance(found, numbers.Real) else None  # those of NumPy, too
 
 
+SAME = {"dos_width_eV": "Gaussian widths of the levels (eV)", "energy_reference": "zeros of energy"}  # of spectra
+ALIKE = 1e-3  # relative
+SAME_PLACE = 1e-4  # Å, of a structure in two files
+
+
 def join(parts: Iterable[Frames]) -> Frames:
-    """Join several data sets; raises ValueError where their energy grids differ."""
+    """Join several data sets; raises ValueError where their energy grids differ, or what their spectra and energies are."""
     parts = list(parts)
     grids = [part.energies for part in parts if part.energies is not None]
     for grid in grids[1:]:
@@ -215,5 +228,50 @@ def join(parts: Iterable[Frames]) -> Frames:
                 f"energy grids differ ({grids[0][0]:g}..{grids[0][-1]:g} eV, {len(grids[0])} points and "
                 f"{grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points); bring them to one grid first"
             )
-    attributes = {key: value for part in parts for key, value in part.attributes.items()}
-    return Frames([frame for part in parts for frame in part], grids[0] if grids else None, attributes)
+    return Frames([frame for part in parts for frame in part], grids[0] if grids else None, _attributes(parts))
+
+
+def _attributes(parts):
+    """Attributes of data sets that are joined; those of the later ones take precedence where they may differ."""
+    found = {key: value for part in parts for key, value in part.attributes.items()}
+    spectra = [part.attributes for part in parts if part.energies is not None]
+    for key, what in SAME.items():
+        check_same(what, [each.get(key) for each in spectra])
+    check_same("temperatures of the electrons (K)", [temperature_of(part.attributes) for part in parts])
+    electrons = [part.attributes.get("valence_electrons") for part in parts]
+    electrons = [each for each in electrons if isinstance(each, Mapping)]
+    for symbol in {symbol for each in electrons for symbol in each}:
+        check_same(f"numbers of valence electrons of {symbol}", [each.get(symbol) for each in electrons])
+    if electrons:
+        found["valence_electrons"] = {symbol: count for each in electrons for symbol, count in each.items()}
+    for key, choose in ("bands_complete_below_eV", min), ("fermi_levels_eV", _range), ("projected_shares", _range):
+        values = [part.attributes[key] for part in parts if key in part.attributes]
+        if len(values) > 1:
+            found[key] = choose(values)
+    return found
+
+
+def _range(pairs):
+    """The lowest and the highest of pairs of these."""
+    return [min(pair[0] for pair in pairs), max(pair[1] for pair in pairs)]
+
+
+def check_same(what: str, values: Sequence) -> None:
+    """Raise ValueError where numbers or texts differ, among those of ``values`` that are some.
+
+    Parameters
+    ----------
+    what : str
+        Their name in the message.
+    """
+    known = [value for value in values if isinstance(value, numbers.Real | str)]
+    for value in known[1:]:
+        if isinstance(value, str) or isinstance(known[0], str):
+            same, shown = value == known[0], [str(known[0]), str(value)]
+        else:
+            same = np.isclose(float(value), float(known[0]), rtol=ALIKE)
+            shown = [f"{known[0]:g}", f"{value:g}"]
+        if not same:
+            raise ValueError(
+                f"{what} differ: {shown[0]} and {shown[1]}; make all data with the same settings, or take those of one kind"
+            )

@@ -11,7 +11,7 @@ import numpy as np
 from ase.calculators.calculator import InputError
 
 from ase_mlelec.checks import check_atoms
-from ase_mlelec.data.data_set import Frame, Frames, temperature_of
+from ase_mlelec.data.data_set import Frame, Frames, same_structure, temperature_of
 from ase_mlelec.data.frames import read_all
 from ase_mlelec.data.hdf5 import FRAMES as DATA_SET
 from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of, opened
@@ -134,10 +134,14 @@ def _hot_files(paths, keys):
     others = [path for path, found in zip(own, temperatures) if found not in (None, temperatures[0])]
     if temperatures[0] is None or not others:
         return []
-    names, *theirs = (
-        {frame.name for frame in read_all([path], keys=keys, check=_checked)} for path in (own[0], *others)
+    first, *theirs = (
+        {frame.name: frame.atoms for frame in read_all([path], keys=keys, check=_checked)} for path in (own[0], *others)
     )
-    return [path for path, some in zip(others, theirs) if some <= names]
+    return [
+        path
+        for path, some in zip(others, theirs)
+        if all(name in first and same_structure(first[name], atoms) for name, atoms in some.items())
+    ]
 
 
 def _temperature(path):

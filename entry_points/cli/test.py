@@ -173,7 +173,8 @@ def models_of(arguments: argparse.Namespace, head: str, kind: str, quantity: str
 
 def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec import load_model
-    from ase_mlelec.data.frames import read_frames
+    from ase_mlelec.data.frames import has_spectra, read_frames
+    from ase_mlelec.data.runs.read import read_runs
     from ase_mlelec.train.dipoles import on_branch_of_model
     from ase_mlelec.train.evaluate import compared, errors
 
@@ -183,9 +184,21 @@ def errors_of_frames(arguments: argparse.Namespace) -> tuple:
             "snapshots alone; test the models one by one"
         )
     model = load_model(arguments.model[0])
-    frames = on_branch_of_model(model, selected(read_frames(arguments.data, keys=keys_of(arguments)), arguments))
+    if not arguments.key and has_spectra(arguments.data):
+        frames = read_runs([arguments.data], others=[spectra_of(model)])
+    else:
+        frames = read_frames(arguments.data, keys=keys_of(arguments))
+    frames = on_branch_of_model(model, selected(frames, arguments))
     columns = {arguments.group or "all": errors(model, frames)}
     return frames, columns, compared(model, frames) if arguments.plot else {}
+
+
+def spectra_of(model: "Model") -> "Frames":
+    """Data without structures that have the width and the energies of the spectra of a model."""
+    from ase_mlelec.data.data_set import Frames
+
+    energies = model.heads["dos"].energies.cpu().numpy() if "dos" in model.heads else None
+    return Frames([], energies, {"dos_width_eV": model.metadata.get("dos_width_eV")})
 
 
 def errors_of_hamiltonians(arguments: argparse.Namespace) -> tuple:

@@ -7,15 +7,17 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.io import read, write
 from command_line import call, fails
 from small_data import ENERGIES, make_frames
 from small_ldos import random_ldos_model
 from small_models import random_model
+from small_projwfc import write_run
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bundle, load_model
-from ase_mlelec.data.frames import Frames, read_frames, to_images, write_hdf5
+from ase_mlelec.data.frames import Frames, Spectra, read_frames, to_images, write_hdf5
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, told_of_zero
 from ase_mlelec_entry_points.cli.test import differences
@@ -92,6 +94,23 @@ def test_test(folder, capsys):
         capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"
     )
     assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+
+
+def test_test_of_a_run(tmp_path, capsys):
+    """Spectra are made of the levels on the grid and with the width of the model."""
+    write_run("symmetric", tmp_path / "run")
+    own = read_frames(tmp_path / "run")
+    model = random_model(0, ("dos",), species=("H",), n_basis=6, metadata={"dos_width_eV": 0.8})
+    energies = model.heads["dos"].energies
+    energies.copy_(torch.linspace(own.energies[0] - 2.0, own.energies[-1], len(energies)))
+    model.save(tmp_path / "h.safetensors")
+    call("test", tmp_path / "h.safetensors", tmp_path / "run", "--out", tmp_path / "errors.json")
+    step = float(energies[1] - energies[0])
+    spectra = Spectra(0.8, (float(energies[0]), float(energies[-1])), step)
+    expected = errors(model, read_frames(tmp_path / "run", spectra=spectra))
+    found = json.loads((tmp_path / "errors.json").read_text())
+    assert len(expected) == 2 and found == pytest.approx({"frames": 1} | expected)
+    capsys.readouterr()
 
 
 def test_another_zero_of_energy(folder, capsys):

@@ -1,13 +1,15 @@
 """What our three formats have in common: selections, fingerprints, files of before."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from ase import Atoms
+from small_data import make_frames
 
-from ase_mlelec.data.data_set import Frame, Frames
+from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.frames import read_hdf5, write_hdf5
 from ase_mlelec.data.hamiltonians import Hamiltonians, is_hamiltonians
 from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, created, is_of, opened
@@ -93,3 +95,45 @@ def test_links_out_of_a_file_are_no_structures(tmp_path):
     (tmp_path / "other.h5").write_bytes((tmp_path / "h.h5").read_bytes())
     with pytest.raises(ValueError, match=r"h\.h5: /00000 is a link"):
         Hamiltonians(tmp_path / "h.h5")
+
+
+@pytest.mark.parametrize(
+    "own, other, message",
+    [
+        (
+            {"dos_width_eV": 0.5},
+            {"dos_width_eV": 0.3},
+            r"Gaussian widths of the levels \(eV\) differ: 0.5 and 0.3; make all",
+        ),
+        ({"energy_reference": "vacuum"}, {"energy_reference": "average"}, "zeros of energy differ: vacuum and average"),
+        (
+            {"valence_electrons": {"Mg": 2}},
+            {"valence_electrons": {"Mg": 10}},
+            "valence electrons of Mg differ: 2 and 10",
+        ),
+        (
+            {"settings": {"electronic_temperature_K": 300.0}},
+            {"settings": {"electronic_temperature_K": 5000.0}},
+            r"temperatures of the electrons \(K\) differ: 300 and 5000",
+        ),
+    ],
+)
+def test_data_of_different_settings(own, other, message):
+    """Numbers of both would be taken for those of one."""
+    frames = make_frames(2)
+    with pytest.raises(ValueError, match=message):
+        join([replace(frames, attributes=own), replace(frames, attributes=other)])
+
+
+def test_attributes_of_joined_data():
+    frames, both = make_frames(2), {"dos_width_eV": 0.5, "energy_reference": "vacuum"}
+    own = {"valence_electrons": {"Mg": 2}, "bands_complete_below_eV": 9.0, "fermi_levels_eV": [1, 2], "a": None}
+    other = {
+        "valence_electrons": {"O": 6},
+        "bands_complete_below_eV": 8.0,
+        "fermi_levels_eV": [0, 1],
+        "projected_shares": [1, 1],
+    }
+    found = join([replace(frames, attributes=own | both), replace(frames, attributes=other | both)]).attributes
+    expected = {"valence_electrons": {"Mg": 2, "O": 6}, "bands_complete_below_eV": 8.0, "fermi_levels_eV": [0, 2]}
+    assert found == both | expected | {"projected_shares": [1, 1], "a": None}

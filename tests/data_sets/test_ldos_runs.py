@@ -162,6 +162,24 @@ def test_what_is_missing(folder, capsys):
     refused("energies are missing between -1.75 and -1.25 eV; run pp.x again")
 
 
+@pytest.mark.parametrize("what", ["origin", "order of the vectors", "atoms"])
+def test_cubes_of_other_points(what, tmp_path, capsys):
+    """The density of states would be the same."""
+    folder = make(tmp_path / "a", cubes=True)
+    for path in folder.glob("*.cube"):
+        lines = path.read_text().split("\n")
+        if what == "origin":
+            lines[2] = lines[2].split()[0] + " 0.5 0.0 0.0"
+        elif what == "order of the vectors":
+            rows = [line.split() for line in lines[3:6]]
+            lines[3:6] = [" ".join([rows[k][0], *rows[(k + 1) % 3][1:]]) for k in range(3)]
+        else:
+            lines[6] = " ".join([*lines[6].split()[:2], "1.0 1.0 1.0"])
+        path.write_text("\n".join(lines))
+    assert convert(folder) == 1
+    assert "its cell, its atoms or the origin of its points are not those of" in capsys.readouterr().err
+
+
 def test_energies_above_the_lowest_level(folder, capsys):
     for k in range(8):
         (folder / f"ldos.{k:03d}").unlink()

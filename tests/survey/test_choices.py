@@ -96,6 +96,12 @@ def test_other_temperatures_of_the_electrons(tmp_path):
     write_hdf5(tmp_path / "other.h5", Frames([replace(frames[3], name="other")], frames.energies, frames.attributes))
     _, config, _ = chosen(tmp_path, tmp_path / "cold.h5", tmp_path / "other.h5")
     assert config.data.files == ("cold.h5", "other.h5") and config.data.hot == ()
+    moved = replace(frames[3], atoms=frames[4].atoms, labels={"energy": 1.0})  # another structure of this name
+    write_hdf5(tmp_path / "moved.h5", Frames([moved], None, hot))
+    with pytest.raises(
+        ValueError, match=r"temperatures of the electrons \(K\) differ: .* and 8000; make all data with"
+    ):
+        survey([tmp_path / "cold.h5", tmp_path / "moved.h5"])
 
 
 def test_totals_alone(tmp_path):

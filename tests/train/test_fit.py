@@ -286,6 +286,10 @@ def test_data_that_do_not_fit_the_model(train_frames):
     options = dict(steps=1, progress=False)
     with pytest.raises(ValueError, match="the energy grid of the data is -5..7 eV, 25 points, that of the model -6..6"):
         fit(model, Frames(train_frames.frames, ENERGIES + 1), SpectrumLoss(), **options)
+    other = Frames(train_frames.frames, ENERGIES, {"dos_width_eV": 0.3})
+    model.metadata["dos_width_eV"] = 0.5
+    with pytest.raises(ValueError, match=r"widths \(eV\) of the levels of model and data differ: 0.5 and 0.3"):
+        fit(model, other, SpectrumLoss(), **options)
     foreign = copy.deepcopy(train_frames.frames[:1])
     foreign[0].atoms.symbols[0] = "Ag"
     with pytest.raises(InputError, match="got species Ag; the model knows Cu"):

@@ -138,7 +138,7 @@ def result_of(place: Place, setup: Setup, texts: Texts) -> PwResult | None:
     """
     if setup.calculation not in ("nscf", "bands"):
         result = read_pw(place.save)
-        if not _same_structure(result, setup):
+        if not is_of_structure(result, setup):
             raise EspressoError(
                 f"{place.save}: its energy is of another structure than its bands; finish the {setup.calculation}"
             )
@@ -165,7 +165,7 @@ def result_near(place: Place, structure: Any, texts: Texts) -> PwResult | None:
             result = read_pw(path)
         except EspressoError:  # such as the output of the nscf run itself
             continue
-        if _same_structure(result, structure):
+        if is_of_structure(result, structure):
             found[path] = result
     energies = [result.energy for result in found.values()]
     if energies and max(energies) - min(energies) > SAME_ENERGY:
@@ -179,11 +179,13 @@ def result_near(place: Place, structure: Any, texts: Texts) -> PwResult | None:
     )
 
 
-def _same_structure(result, setup):
-    if list(result.symbols) != list(setup.symbols) or np.abs(result.cell - setup.cell).max() > SAME_PLACE:
+def is_of_structure(result: Any, setup: Any) -> bool:
+    """Whether two objects with symbols, cell and positions, Å, are of one structure, of which atoms may be in other cells."""
+    cell = np.asarray(setup.cell)
+    if list(result.symbols) != list(setup.symbols) or np.abs(np.asarray(result.cell) - cell).max() > SAME_PLACE:
         return False
-    away = (result.positions - setup.positions) @ np.linalg.inv(setup.cell)
-    return np.abs((away - np.rint(away)) @ setup.cell).max() < SAME_PLACE
+    away = (result.positions - setup.positions) @ np.linalg.inv(cell)
+    return bool(np.abs((away - np.rint(away)) @ cell).max() < SAME_PLACE)
 
 
 def _valence(place, setup, known):

@@ -12,7 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_mlelec import units
-from ase_mlelec.data.runs.espresso import FERMI_DIRAC, REFERENCE, pseudopotential_of, result_of
+from ase_mlelec.data.runs.espresso import FERMI_DIRAC, REFERENCE, is_of_structure, pseudopotential_of, result_of
 from ase_mlelec.data.runs.find import DEPTH, MANY, NO_TEXT, Place, Texts, espresso_runs, paths_apart
 from ase_mlelec.data.runs.pseudopotentials import electrons_of
 from ase_mlelec.data.snapshots import Snapshot, write_snapshots
@@ -246,8 +246,11 @@ def _attributes(runs, pseudopotentials) -> dict[str, Any]:
 def _snapshot(run, n_points, levels):
     """Snapshot of a run; its Fermi level is added to ``levels``."""
     energies, folder = run.files.energies, run.files.folder
-    is_cube = run.files.paths[0].suffix.lower() == ".cube"
-    ldos = read_cubes(run.files.paths)[1] if is_cube else read_ldos(run.files.paths)
+    if run.files.paths[0].suffix.lower() == ".cube":
+        found, ldos = read_cubes(run.files.paths)
+        _check_structure(run, found)
+    else:
+        ldos = read_ldos(run.files.paths)
     atoms = Atoms(run.setup.symbols, run.setup.positions, cell=run.setup.cell, pbc=True)
     dos = ldos.mean(axis=(0, 1, 2)) * atoms.get_volume()
     _check_levels(run, dos)
@@ -279,6 +282,15 @@ def _snapshot(run, n_points, levels):
         run.setup.fermi_level,
         run.name,
     )
+
+
+def _check_structure(run, atoms):
+    """Refuse cubes whose points lie elsewhere in the crystal than those of its cell, with the first one at the origin."""
+    if not is_of_structure(atoms, run.setup):
+        raise ValueError(
+            f"{run.files.paths[0]}: its cell, its atoms or the origin of its points are not those of {run.place.save}; run "
+            "pp.x with output_format = 6 and without e1, e2, e3 and x0, on the whole cell of this run"
+        )
 
 
 def _check_levels(run, dos):

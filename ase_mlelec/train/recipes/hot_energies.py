@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ase_mlelec.data.data_set import Frame, temperature_of
+from ase_mlelec.data.data_set import Frame, same_structure, temperature_of
 from ase_mlelec.data.frames import Frames, join, read_all
 from ase_mlelec.hot_energies import HotEnergies
 from ase_mlelec.model import Model
@@ -22,7 +22,6 @@ from ase_mlelec.train.recipes.linear_energy import chooses_by, unit_loss
 LABELS = ("energy", "forces", "virial")
 # labels of a kind count alike, but for stress; where changes are known for few structures, of which none can choose
 WEIGHTS, RIDGE = {"energy": 1.0, "forces": 1.0, "virial": 0.1}, 1e-8
-SAME = 1e-4  # Å, between positions and cells of a structure in two files
 
 
 def read_changes(parts: Mapping[str, Frames], config: Config) -> dict[float, dict[str, Frames]]:
@@ -85,7 +84,7 @@ def _changes(cold: Frames, hot: Frames, name: str) -> Frames:
         other = known.get(frame.name)
         if other is None:
             continue
-        if not _is_same(frame.atoms, other.atoms):
+        if not same_structure(frame.atoms, other.atoms):
             raise ValueError(
                 f"{name}: '{frame.name}' has other atoms, positions or another cell than in data.files; correct its name"
             )
@@ -94,14 +93,6 @@ def _changes(cold: Frames, hot: Frames, name: str) -> Frames:
         if labels:
             found.append(replace(frame, labels=labels))
     return Frames(found, None, cold.attributes)
-
-
-def _is_same(one, other):
-    """Whether two Atoms have the same numbers, and positions and cells up to SAME."""
-    return np.array_equal(one.numbers, other.numbers) and all(
-        np.abs(mine - theirs).max() <= SAME
-        for mine, theirs in ((one.positions, other.positions), (one.cell.array, other.cell.array))
-    )
 
 
 def _fit(model, parts, config, log):
