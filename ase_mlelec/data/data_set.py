@@ -269,7 +269,7 @@ def check_same(what: str, values: Sequence) -> None:
         if isinstance(value, str) or isinstance(known[0], str):
             same, shown = value == known[0], [str(known[0]), str(value)]
         else:
-            same = np.isclose(float(value), float(known[0]), rtol=ALIKE)
+            same = bool(np.isclose(float(value), float(known[0]), rtol=ALIKE))
             shown = [f"{known[0]:g}", f"{value:g}"]
         if not same:
             raise ValueError(

@@ -41,6 +41,7 @@ from ase_mlelec.io.ulm import check_claims
 from ase_mlelec.io.xyz import check_lines, for_ase, is_extxyz
 from ase_mlelec.quantities import LABELS
 
+OWN_FORMATS = ("espresso-out", "vasp-out", "vasp-xml")  # of which ASE's readers take steps that are no labels
 READABLE = (
     "readable are our .h5, deepmd npy folders, pw.x's output and .save folders, folders of runs of pw.x or VASP, and "
     "files with energies or other labels that ASE reads, such as extxyz, traj, OUTCAR or vasprun.xml"
@@ -96,6 +97,8 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         kind = "extxyz" if is_extxyz(path) else filetype(str(path))
         if kind == "traj":
             check_claims(path)
+        elif kind in OWN_FORMATS and str(path).endswith((".bz2", ".xz")):
+            raise ValueError("compressed by bzip2 or xz, of which this format is not read: expand it, or use gzip")
         elif kind == "extxyz":
             comment, unread = check_lines(path)
             source, options = for_ase(path), extxyz_options()

@@ -71,6 +71,8 @@ def name_of(data: str) -> str:
         for suffix in (".gz", ".bz2", ".xz"):
             name = name.removesuffix(suffix)
         name = Path(name).stem.removesuffix(".info")
+    elif name != ".save" and name.endswith(".save"):  # of pw.x
+        name = name.removesuffix(".save")
     elif re.fullmatch(USUAL_FOLDER, name, re.IGNORECASE):
         above = [each for each in path.parents if not re.fullmatch(USUAL_FOLDER, each.name, re.IGNORECASE)]
         if above[0].name and above[0] != Path.home():

@@ -1,5 +1,6 @@
 """Data sets with densities of states from vasprun.xml, against sums of Gaussians of the numbers written into it."""
 
+import h5py
 import numpy as np
 import pytest
 from small_vasp import example, vasprun
@@ -118,6 +119,36 @@ def test_runs_without_a_density_of_states(tmp_path, old, new, message):
     (folder / "vasprun.xml").write_text(text.replace(old, new))
     with pytest.raises(VaspError, match=message):
         read_runs([folder], spectra=Spectra())
+
+
+def test_bands_that_are_cut_off(tmp_path, capsys):
+    """Their steps are read, or the reason is told where spectra are asked for."""
+    path = write(tmp_path, example()) / "vasprun.xml"
+    path.write_text(path.read_text()[:-30])
+    with pytest.warns(UserWarning) as caught:
+        assert read_frames(path).counts == {"energy": 2, "forces": 2, "virial": 2}
+    assert "energies alone are read" in str(caught[-1].message) and "no run has all of its bands" in str(
+        caught[-1].message
+    )
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="ends early"):
+        assert main(["convert", str(path), "--width", "0.3", "-o", str(tmp_path / "a.h5")]) == 1
+    assert "vasprun.xml: no run has all of its bands; let them finish" in capsys.readouterr().err
+
+
+def test_zeros_in_place_of_a_stress(tmp_path):
+    data = example()
+    data["steps"][0]["stress"] = np.zeros((3, 3))
+    assert read_frames(write(tmp_path, data)).counts["virial"] == 1
+
+
+def test_vaspout(tmp_path):
+    with h5py.File(tmp_path / "vaspout.h5", "w") as file:
+        file["version/major"] = 6
+    with pytest.raises(
+        ValueError, match="vaspout.h5: this file of VASP is not read; give vasprun.xml, OUTCAR or ML_AB"
+    ):
+        read_frames(tmp_path / "vaspout.h5")
 
 
 def test_convert(tmp_path, capsys):

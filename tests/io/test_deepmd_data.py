@@ -123,6 +123,37 @@ def test_what_is_not_read_is_named_once(tmp_path):
     ]
 
 
+def test_numbers_that_their_type_rounds(tmp_path):
+    """Half precision has three digits; single precision has enough for the energies of small cells."""
+    write(tmp_path, n_frames=2, energy=np.array([-21234.5, -21233.0], dtype=np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_data(tmp_path)
+    write(tmp_path, n_frames=2, energy=np.array([-21234.5, -21233.0], dtype=np.float16))
+    with pytest.warns(
+        UserWarning, match="energy.npy: its numbers, of type float16, are 16 eV apart, .*; write float64"
+    ):
+        read_data(tmp_path)
+    write(tmp_path, n_frames=2, coord=np.float16(positions(2, 3)))
+    with pytest.warns(UserWarning, match="coord.npy: its numbers, of type float16, are .* Å apart"):
+        read_data(tmp_path)
+
+
+def test_zeros_in_place_of_a_virial(tmp_path):
+    virial = np.stack([np.zeros(9), np.eye(3).ravel()])
+    write(tmp_path, n_frames=2, virial=virial)
+    with pytest.warns(UserWarning, match="the virial of 1 frames is exactly zero, .* and is not read"):
+        (_, first), (_, second) = read_data(tmp_path)
+    assert "virial" not in first and np.array_equal(second["virial"], np.eye(3))
+
+
+def test_mark_of_an_editor_of_windows(tmp_path):
+    write(tmp_path)
+    for name in "type.raw", "type_map.raw":
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    assert str(read_data(tmp_path)[0][0].symbols) == "OH2"
+
+
 def test_virials_become_symmetric(tmp_path):
     """No energy of atoms has an antisymmetric part; more than rounding is told once, with the largest difference."""
     virial = np.tile(np.diag([3.0, 4.0, 5.0]), (2, 1, 1))

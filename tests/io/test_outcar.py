@@ -1,5 +1,6 @@
 """OUTCAR: numbers that were written into it, the same as ASE reads, and steps and files that are no labels."""
 
+import bz2
 import gzip
 import warnings
 
@@ -145,3 +146,24 @@ def test_folders(tmp_path):
         write(tmp_path / name, outcar(example(n_steps=1)))
     assert [frame.name for frame in read_frames(tmp_path)] == ["a", "b"]
     assert [frame.name for frame in read_all([tmp_path / "b" / "OUTCAR"])] == ["b"]
+
+
+def test_links_to_folders_above(tmp_path):
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a", outcar(example(n_steps=1)))
+    (tmp_path / "b").symlink_to("a")
+    assert [frame.name for frame in read_frames(tmp_path)] == ["a"]
+
+
+def test_no_step_that_converged(tmp_path):
+    path = write(tmp_path, outcar(example()).replace("EDIFF is reached", "EDIFF was not reached"))
+    with pytest.warns(UserWarning, match="2 of 2 steps did not converge"):
+        with pytest.raises(ValueError, match="OUTCAR: got no structures in it, or none that can be used"):
+            read_all([path])
+
+
+def test_packed_by_another_program(tmp_path):
+    """ASE reads such files, with steps that did not converge."""
+    (tmp_path / "OUTCAR.bz2").write_bytes(bz2.compress(outcar(example()).encode()))
+    with pytest.raises(ValueError, match="OUTCAR.bz2: .*compressed by bzip2 or xz, .*: expand it, or use gzip"):
+        read_frames(tmp_path / "OUTCAR.bz2")

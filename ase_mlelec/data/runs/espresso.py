@@ -180,7 +180,7 @@ def result_near(place: Place, structure: Any, texts: Texts) -> PwResult | None:
 
 
 def is_of_structure(result: Any, setup: Any) -> bool:
-    """Whether two objects with symbols, cell and positions, Å, are of one structure, of which atoms may be in other cells."""
+    """Whether objects with symbols, cell and positions, Å, are of one structure, whose atoms may be in other cells."""
     cell = np.asarray(setup.cell)
     if list(result.symbols) != list(setup.symbols) or np.abs(np.asarray(result.cell) - cell).max() > SAME_PLACE:
         return False
@@ -191,7 +191,7 @@ def is_of_structure(result: Any, setup: Any) -> bool:
 def _valence(place, setup, known):
     """Valence electrons by symbol, as far as they are known or in pseudopotentials that are found."""
     found = {symbol: known[symbol] for symbol in setup.pseudopotentials if symbol in known}
-    for symbol in setup.pseudopotentials.keys() - found.keys():
+    for symbol in sorted(setup.pseudopotentials.keys() - found.keys()):
         path = pseudopotential_of(place, setup, symbol)
         if path is None:
             continue

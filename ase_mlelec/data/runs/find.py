@@ -4,7 +4,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +110,13 @@ def espresso_runs(path: str | PathLike) -> list[Place]:
         found |= {each.parent for each in path.glob("*/" * depth + f"{XML}*") if _holds(each.parent, XML)}
         if found and depth < 2:  # the run of this folder, and not those of folders below it
             break
-    return [_place(save) for save in sorted(found)]
+    return [_place(save) for save in distinct(found)]
+
+
+def distinct(paths: Iterable[Path]) -> list[Path]:
+    """Sorted paths, the shortest of those that lead to the same file or folder by way of links."""
+    by_length = sorted(paths, key=lambda path: (len(path.parts), path), reverse=True)
+    return sorted({os.path.realpath(path): path for path in by_length}.values())
 
 
 def _holds(folder, name):

@@ -99,7 +99,7 @@ def _runs(
     places: Sequence[Place | VaspPlace], spectra: Spectra, bare: list[Frame], order: dict[str, int]
 ) -> Iterator[ProjectedRun]:
     """Runs with projections; frames without spectra are added to ``bare``, places of all names to ``order``."""
-    texts, valence = Texts(), known_valence(spectra)
+    texts, valence, n_projected = Texts(), known_valence(spectra), 0
     for place in places:
         run, steps = None, []
         if not place.has_projections:
@@ -112,7 +112,10 @@ def _runs(
             order.setdefault(each.name, len(order))
         bare += steps
         if run is not None:
+            n_projected += 1
             yield run
+    if not n_projected:
+        raise ValueError(f"{places[0].save}: no run has all of its bands; let them finish, or copy their files again")
 
 
 def _bare(place: Place | VaspPlace) -> Frames:

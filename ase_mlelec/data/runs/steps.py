@@ -66,7 +66,7 @@ def read_run(path: str | PathLike) -> Frames:
         notes.append(f"the run did not finish; of its {n_steps} whole steps {len(images)} are read")
     elif n_steps > 1 and len(images) == 1:
         notes.append(f"the last of {n_steps} steps alone is read" + is_xml * "; the text output has all")
-    near = [] if file.name.startswith(XML) else [p for form in NEAR for p in file.parent.glob(f"{form}/{PROJECTIONS}")]
+    near = [] if file.name.startswith(XML) else [p for form in NEAR for p in file.parent.glob(f"{form}/{PROJECTIONS}*")]
     if near:
         notes.append(f"bands projected on atoms lie in {near[0].parent}: give this folder to have spectra too")
     charge = charge_of(text)

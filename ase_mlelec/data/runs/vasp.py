@@ -10,6 +10,7 @@ from ase import Atoms
 
 from ase_mlelec import units
 from ase_mlelec.data.data_set import Frame
+from ase_mlelec.data.runs.find import distinct
 from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
 from ase_mlelec.data.runs.steps import CHARGED
 from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
@@ -59,7 +60,7 @@ def vasp_runs(path: str | PathLike, depth: int) -> list[VaspPlace]:
             for each in path.glob("*/" * level + name):
                 found.setdefault(each.parent, each)
         if found:
-            return [VaspPlace(each, each.absolute().parent.name) for _, each in sorted(found.items())]
+            return [VaspPlace(each, each.absolute().parent.name) for each in distinct(found.values())]
     return []
 
 
@@ -116,7 +117,7 @@ def _labels(step):
     labels = {"energy": step.energy}
     if step.forces is not None:
         labels["forces"] = step.forces
-    if step.stress is not None:
+    if step.stress is not None and step.stress.any():  # exact zeros stand where none was calculated
         labels["virial"] = -step.stress * abs(np.linalg.det(step.cell))
     if step.born_charges is not None:
         labels["born_charges"] = step.born_charges

@@ -12,7 +12,7 @@ from ase import Atoms
 
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.hdf5 import holds
-from ase_mlelec.io.npy import read_npy
+from ase_mlelec.io.npy import map_npy, read_npy
 from ase_mlelec.io.text import element_of
 from ase_mlelec.quantities import LABELS
 
@@ -21,6 +21,7 @@ GEOMETRY = {"coord", "box", "real_atom_types"}
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
 LONGEST = 1e6  # Å, of a box
 ASYMMETRY, FLOOR = 1e-3, 1e-2  # of virials, relative to the largest element, and eV, which is rounding
+ROUNDED_PLACE, ROUNDED_ENERGY = 1e-4, 1e-3  # Å, eV/atom, by which the type of the numbers may round them
 DEEPEST = 3  # levels of folders below the given folder
 
 
@@ -75,6 +76,10 @@ class _Notes:
     inputs: dict = field(default_factory=dict)
     guessed: dict = field(default_factory=dict)
     asymmetric: dict = field(default_factory=dict)  # largest difference of virials, eV, by the name of the file
+    coarse: dict = field(
+        default_factory=dict
+    )  # type of the numbers, their distance and its unit, by the name of the file
+    zeros: int = 0  # frames with zeros in place of a virial
 
     def symmetric(self, file, virials):
         """Symmetric part of virials [frames, 3, 3]; the antisymmetric one is noted where it is no rounding."""
@@ -82,6 +87,13 @@ class _Notes:
         if part > FLOOR + ASYMMETRY * np.abs(virials).max(initial=0.0):
             self.asymmetric[str(file)] = part
         return (virials + virials.swapaxes(1, 2)) / 2
+
+    def add_rounding(self, file, values, most, unit) -> None:
+        """Note numbers that their type in the file rounds to more than ``most``."""
+        kind = map_npy(file).dtype if file.suffix == ".npy" else np.dtype(float)
+        step = float(np.spacing(np.abs(values).max(initial=0).astype(kind))) if kind.kind == "f" else 0.0
+        if step > most:
+            self.coarse[str(file)] = kind.name, step, unit
 
     def add_input(self, file, values, per_atom) -> None:
         """Refuse ``values`` [frames, ...] that are not the same in all frames read so far."""
@@ -112,6 +124,10 @@ class _Notes:
                 f"{worst}: virials are not symmetric, elements differ by up to {self.asymmetric[worst]:.3g} eV, which no "
                 "energy of atoms gives; their symmetric part is read: check the order of the numbers and the calculation"
             )
+        for file, (kind, step, unit) in self.coarse.items():
+            yield f"{file}: its numbers, of type {kind}, are {step:.2g} {unit} apart, too far to learn from; write float64"
+        if self.zeros:
+            yield f"{path}: the virial of {self.zeros} frames is exactly zero, which no calculation gives, and is not read"
         if self.guessed:
             names = ", ".join(f"{name} as {symbol}" for name, symbol in sorted(self.guessed.items()))
             yield f"{path}: type_map.raw has names that are no chemical symbols; read {names}"
@@ -249,11 +265,18 @@ def _read_set(system, folder, files, names, notes):
         elif stem in files:
             values = _label(files[stem], label, n_frames, types)
             columns[label.name] = notes.symmetric(files[stem], values) if label.name == "virial" else values
+    notes.add_rounding(files["coord"], positions, ROUNDED_PLACE, "Å")
+    if "energy" in files:
+        notes.add_rounding(files["energy"], columns["energy"], ROUNDED_ENERGY * n_atoms, "eV")
     for stem in INPUTS:
         if stem in files:
             values = _shaped(files[stem], _read(files[stem]), n_frames, (-1,), f"{n_frames} frames")
             notes.add_input(files[stem], values, per_atom=stem not in ("fparam", "charge_spin"))
     labels = [{name: values[i] for name, values in columns.items()} for i in range(n_frames)]
+    for each in labels if n_atoms > 1 and "virial" in columns else ():
+        if not each["virial"].any():  # what stands where none was calculated
+            del each["virial"]
+            notes.zeros += 1
     return [_frame(system, *each) for each in zip(types, positions, boxes, labels)]
 
 
@@ -357,7 +380,7 @@ def _read(file):
 
 def _lines(file):
     try:
-        return [line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]
+        return [line.partition("#")[0] for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: cannot be read as text ({printable(error)}); write it again") from None
 
