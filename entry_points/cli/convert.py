@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ase_mlelec_entry_points.cli import convert_centers, convert_grids, convert_mala, convert_spectra
-from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_new, check_writable, keys_of
+from ase_mlelec_entry_points.cli.options import (
+    add_force,
+    add_keys,
+    add_out,
+    check_new,
+    check_writable,
+    keys_of,
+    refuse_existing,
+)
 
 if TYPE_CHECKING:
     from ase_mlelec.data.data_set import Frames
@@ -28,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
     )
     add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
+    add_force(parser)
     parser.add_argument(
         "--grid",
         metavar=("FIRST", "LAST"),
@@ -60,6 +69,8 @@ def target_of(arguments: argparse.Namespace) -> tuple[list[str], str]:
             raise ValueError(f"got {source} as SOURCE and as TARGET; give the result another name")
     if arguments.out is None:
         check_new(target)
+    elif not arguments.to:  # folders are never written over
+        refuse_existing(target, arguments.force)
     return sources, target
 
 

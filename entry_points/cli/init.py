@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ase_mlelec_entry_points.cli.options import add_keys, add_out, check_writable, keys_of
+from ase_mlelec_entry_points.cli.options import add_force, add_keys, add_out, check_writable, keys_of, refuse_existing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data sets: .h5, deepmd npy folders, pw.x's output or .save, files that ASE reads with labels",
     )
     add_out(parser, "name of the TOML file (default: that of the first DATA, in this folder)", suffixes=[".toml"])
-    parser.add_argument("--force", action="store_true", help="write over a TOML file of this name")
+    add_force(parser)
     add_keys(parser)
     add_minutes(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars, and no report")
@@ -82,11 +82,8 @@ def name_of(data: str) -> str:
 
 def check_new(out: str, force: bool = False) -> None:
     """Raise ValueError where the TOML file exists or cannot be written."""
-    from pathlib import Path
-
     check_writable("--out", out, [".toml"])
-    if Path(out).exists() and not force:
-        raise ValueError(f"{out}: exists already; give another name with --out, or --force to write over it")
+    refuse_existing(out, force)
 
 
 def look(data: Sequence[str], arguments: argparse.Namespace, path: "Path") -> None:

@@ -115,6 +115,17 @@ def check_files(arguments: argparse.Namespace) -> None:
             _check_kept(arguments, option, path)
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add ``--force``, without which a file that is there already is kept."""
+    parser.add_argument("--force", action="store_true", help="write over a file of this name")
+
+
+def refuse_existing(path: str | PathLike, force: bool) -> None:
+    """Raise ValueError where a result would replace a file, which may be edited by hand or made in hours of work."""
+    if Path(path).exists() and not force:
+        raise ValueError(f"{path}: exists already; give another name with --out, or --force to write over it")
+
+
 def check_new(path: str | PathLike) -> None:
     """Raise ValueError where a result named without --out would replace a file, which may be one of several to read."""
     if Path(path).exists():

@@ -296,6 +296,21 @@ def test_convert_model(folder, capsys, monkeypatch):
     )
 
 
+def test_convert_keeps_what_is_there(folder, capsys):
+    """A data set may be all that is left of hours of work; the error comes before the data are read."""
+    target = folder / "kept.h5"
+    call("convert", folder / "cu.h5", "--out", target)
+    before = target.read_bytes()
+    message = "kept.h5: exists already; give another name with --out, or --force to write over it"
+    assert (
+        message in fails(capsys, "convert", folder / "missing.xyz", "--out", target) and target.read_bytes() == before
+    )
+    write(folder / "one.extxyz", to_images(read_frames(folder / "cu.h5").take([0])))
+    call("convert", folder / "one.extxyz", "--out", target, "--force")
+    assert len(read_frames(target)) == 1
+    assert "as SOURCE and as TARGET" in fails(capsys, "convert", target, "--out", target, "--force")
+
+
 def test_convert_mistakes(folder, capsys):
     assert "ending in .h5 (data) or .safetensors (model)" in fails(capsys, "convert", folder / "cu.h5", "cu.npz")
     with h5py.File(folder / "foreign.h5", "w") as file:

@@ -119,7 +119,7 @@ def test_trajectory_of_cp2k(tmp_path, where):
     if where == "file":
         (tmp_path / "p-1.cell").write_text(cells)
     options = ["--cell", str(LENGTH)] if where == "option" else []
-    assert not main(["convert", str(source), "--out", str(target), *options])
+    assert not main(["convert", str(source), "--out", str(target), "--force", *options])
     frames = read_frames(target)
     assert frames[1].name.startswith("p-HOMO_centers_s1-1_0-1")
     check(frames, dipoles)
@@ -132,7 +132,9 @@ def test_charges_by_option(tmp_path, capsys):
     assert main(["convert", source, "--out", target, "--ions", "O=8", "--ions", "H=1"]) == 1
     told = capsys.readouterr().err
     assert "w_centres.xyz: ions O 8, H 1 and 8 functions of 2 electrons leave a charge of 4 e; give the charges" in told
-    assert not main(["convert", source, "--out", target, "--ions", "O=7", "--ions", "H=0.5", "--functions", "O=4"])
+    assert not main(
+        ["convert", source, "--out", target, "--force", "--ions", "O=7", "--ions", "H=0.5", "--functions", "O=4"]
+    )
     assert read_frames(target).attributes["valence_charges"] == {"O": 7.0, "H": 0.5}
 
 

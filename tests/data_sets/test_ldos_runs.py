@@ -84,7 +84,9 @@ def change(path, old, new):
 
 
 def convert(folder, *options):
-    return main(["convert", str(folder), "-o", str(folder / "x.h5"), "--upf", str(folder / "H.UPF"), *options])
+    return main(
+        ["convert", str(folder), "-o", str(folder / "x.h5"), "--upf", str(folder / "H.UPF"), "--force", *options]
+    )
 
 
 @pytest.mark.parametrize("cubes", [False, True])

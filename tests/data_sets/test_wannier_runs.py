@@ -107,14 +107,14 @@ def test_electrons(tmp_path, capsys):
     """Without disentanglement they are those of the run less the excluded bands, else the filled levels are counted."""
     make(tmp_path / "a", bands="num_bands = 4\nexclude_bands = 1-5, 10", electrons=16)
     for options, expected in (([], 1.5), (["--electrons", "C=1.25"], 1.25)):
-        assert main(["convert", str(tmp_path), "-o", str(tmp_path / "x.h5"), *options]) == 0
+        assert main(["convert", str(tmp_path), "-o", str(tmp_path / "x.h5"), "--force", *options]) == 0
         assert Hamiltonians(tmp_path / "x.h5").attributes["electrons_per_atom"] == {"C": expected}
     (tmp_path / "a" / "x.save" / "data-file-schema.xml").unlink()
     with pytest.warns(UserWarning, match="the number of electrons in the functions is not known, .*--electrons C=N"):
-        assert main(["convert", str(tmp_path / "a" / "g_hr.dat"), "-o", str(tmp_path / "x.h5")]) == 0
+        assert main(["convert", str(tmp_path / "a" / "g_hr.dat"), "-o", str(tmp_path / "x.h5"), "--force"]) == 0
     (found,) = Hamiltonians(tmp_path / "x.h5")
     assert found.energy is None and "0 with energies, 0 with forces" in capsys.readouterr().out
-    assert main(["convert", str(tmp_path), "-o", str(tmp_path / "x.h5"), "--electrons", "Q=1"]) == 1
+    assert main(["convert", str(tmp_path), "-o", str(tmp_path / "z.h5"), "--electrons", "Q=1"]) == 1
     assert "got --electrons Q=1, need SYMBOL=N, such as C=1" in capsys.readouterr().err
 
 
@@ -152,7 +152,7 @@ def test_structures_that_are_left_out(tmp_path, capsys):
     ):
         lines[2] = " ".join([name, *(str(float(x) + dx) for x, dx in zip(place, moved))])
         centers.write_text("\n".join(lines) + "\n")
-        assert main(["convert", str(tmp_path / "a"), "-o", str(tmp_path / "y.h5")]) == 1
+        assert main(["convert", str(tmp_path / "a"), "-o", str(tmp_path / "z.h5")]) == 1
         message = f"a: a function is 1.00 Å from its atom, need at most 0.8{remedy}; no structure is left"
         assert re.search(message, capsys.readouterr().err)
 
