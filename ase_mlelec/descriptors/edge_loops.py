@@ -215,22 +215,23 @@ def all_moments(bounds, vec, kind, cutoff, inner, coefficients, l_max, legendre,
 
 @compiled
 def add_gradient(bounds, vec, kind, cutoff, inner, coefficients, l_max, legendre, of_moments, gradient):
-    """Add the derivatives by the moments of all centers to those by the vectors, ``gradient`` [3, E]."""
-    n_radial, n_species = len(coefficients), of_moments.shape[1] // len(coefficients)
+    """Add derivatives by the moments of all centers, ``of_moments`` [W, C, ...], to those by the vectors, [W, 3, E]."""
+    n_radial, n_species = len(coefficients), of_moments.shape[2] // len(coefficients)
     most = most_slots(bounds, n_species)
     near, ends = np.empty(most, np.int64), np.empty(n_species + 1, np.int64)
-    r, unit, angular = empty_rows(1, most), empty_rows(3, most), empty_rows(of_moments.shape[2], most)
-    of_r, of_unit, of_angular = empty_rows(1, most), empty_rows(3, most), empty_rows(of_moments.shape[2], most)
+    r, unit, angular = empty_rows(1, most), empty_rows(3, most), empty_rows(of_moments.shape[3], most)
+    of_r, of_unit, of_angular = empty_rows(1, most), empty_rows(3, most), empty_rows(of_moments.shape[3], most)
     radial, slope = empty_rows(n_radial, most), empty_rows(n_radial, most)
-    for c in range(len(of_moments)):
+    for c in range(of_moments.shape[1]):
         n = sort_edges(vec, kind, bounds[c], bounds[c + 1], cutoff, near, ends, r, unit)
         radial_functions(r, n, cutoff, inner, coefficients, radial, slope)
         harmonics(unit, n, l_max, legendre, angular)
-        for k in range(n_species):
-            own = of_moments[c, k * n_radial : (k + 1) * n_radial]
-            moments_pull_back(radial, slope, angular, ends[k], ends[k + 1], own, of_angular, of_r)
-        harmonics_pull_back(unit, n, l_max, legendre, of_angular, of_unit)
-        add_to_vectors(near, n, r, unit, of_r, of_unit, gradient)
+        for s in range(len(of_moments)):
+            for k in range(n_species):
+                own = of_moments[s, c, k * n_radial : (k + 1) * n_radial]
+                moments_pull_back(radial, slope, angular, ends[k], ends[k + 1], own, of_angular, of_r)
+            harmonics_pull_back(unit, n, l_max, legendre, of_angular, of_unit)
+            add_to_vectors(near, n, r, unit, of_r, of_unit, gradient[s])
 
 
 # DeepPot-SE ---------------------------------------------------------------------------------------------------------

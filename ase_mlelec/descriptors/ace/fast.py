@@ -67,7 +67,7 @@ class Invariants:
         table = Table(edges, kinds)
         moments = [part.moments(table) for part in self.sets]
         sums, slopes, features = self.contract(moments, _plain(weights), species, wants_features=wants_features)
-        gradients = [rows_like(edges.vec, self.gradient(table, each)) for each in zip(*slopes)]
+        gradients = [rows_like(edges.vec, each) for each in self.gradient(table, slopes)]
         return torch.from_numpy(features).to(weights.dtype), torch.from_numpy(sums).to(weights.dtype), gradients
 
     def fill(self, moments: Sequence[NDArray]) -> NDArray:
@@ -113,8 +113,8 @@ class Invariants:
         return result
 
     def gradient(self, table: Table, slopes: Sequence[NDArray]) -> NDArray:
-        """Derivatives [3, E] by the vectors from those by the atomic bases."""
-        total = np.zeros_like(table.vec)
+        """Derivatives [W, 3, E] by the vectors from those by the atomic bases [W, C, ...]."""
+        total = np.zeros((len(slopes[0]), *table.vec.shape))
         for part, own in zip(self.sets, slopes):
             part.add_gradient(table, own, total)
         return total
@@ -136,7 +136,7 @@ class _Features(torch.autograd.Function):
             total = (ctx.plain(vec) * grad).sum()
             return torch.autograd.grad(total, vec, create_graph=True)[0], None, None, None
         _, slopes, _ = ctx.of.contract(ctx.moments, _plain(grad)[None], np.arange(len(grad)))
-        return rows_like(vec, ctx.of.gradient(ctx.table, next(zip(*slopes)))), None, None, None
+        return rows_like(vec, ctx.of.gradient(ctx.table, slopes)[0]), None, None, None
 
 
 def _plain(weights):
@@ -159,7 +159,7 @@ class Moments:
         return found
 
     def add_gradient(self, table: Table, of_moments: NDArray, gradient: NDArray) -> None:
-        """Add the derivatives by A to those by the vectors, ``gradient`` [3, E]."""
+        """Add the derivatives by A to those by the vectors, ``gradient`` [W, 3, E]."""
         if len(table):
             edge_loops.add_gradient(*table.arrays, *self.constants, of_moments, gradient)
 

@@ -10,96 +10,10 @@ import numpy as np
 
 from ase_mlelec.compiled import compiled
 from ase_mlelec.descriptors.ace.loops import LANES, coefficients, coefficients_pull_back, load_centers
+from ase_mlelec.descriptors.edge_loops import harmonics, most_slots, radial_functions, sort_edges
 from ase_mlelec.lanes import empty_rows, every, load, spread, store
 
 TOGETHER = 32  # features whose derivatives stay in the nearest cache
-
-
-@compiled
-def sort_edges(vec, kind, start, end, cutoff, n_species, near, ends, r, unit):
-    """Sort the edges ``start`` .. ``end`` of a center that are within the cutoff by species, each in whole vectors.
-
-    Fills ``near`` (their numbers), ``ends`` [species + 1], distances ``r`` and unit vectors ``unit`` [3, .]. Places that no
-    edge fills have a neighbor -1 at the cutoff, where all functions and their derivatives are zero.
-    """
-    counts = np.zeros(n_species, np.int64)
-    for e in range(start, end):
-        if vec[0, e] ** 2 + vec[1, e] ** 2 + vec[2, e] ** 2 < cutoff * cutoff:
-            counts[kind[e]] += 1
-    ends[0] = 0
-    for k in range(n_species):
-        ends[k + 1] = ends[k] + (counts[k] + LANES - 1) // LANES * LANES
-        counts[k] = ends[k]
-    for slot in range(ends[n_species]):
-        near[slot], r[slot] = -1, cutoff
-        unit[0, slot], unit[1, slot], unit[2, slot] = 0.0, 0.0, 1.0
-    for e in range(start, end):
-        square = vec[0, e] ** 2 + vec[1, e] ** 2 + vec[2, e] ** 2
-        if square < cutoff * cutoff:
-            slot = counts[kind[e]]
-            counts[kind[e]] += 1
-            near[slot], r[slot] = e, np.sqrt(square)
-            for a in range(3):
-                unit[a, slot] = vec[a, e] / r[slot]
-    return ends[n_species]
-
-
-@compiled
-def radial_functions(r, n, cutoff, inner, coefficients, n_radial, radial, slope, scratch):
-    """Fill R_n [n_radial, .] and dR_n/dr of the distances ``r`` [.]; columns of ``coefficients`` are Chebyshev series."""
-    fade, fall, x, dx = scratch[0], scratch[1], scratch[2], scratch[3]
-    t0, t1, d0, d1 = scratch[4], scratch[5], scratch[6], scratch[7]
-    scale = 2 * (1 + inner) / (1 - inner)
-    for e in range(n):
-        rho = r[e] / cutoff
-        rest = max(1 - rho * rho, 0.0)
-        fade[e], fall[e] = rest * rest, -4 * rho * rest / cutoff
-        x[e] = scale * (1 - rho) / (1 + rho) - 1
-        dx[e] = -2 * scale / ((1 + rho) * (1 + rho) * cutoff)
-        t0[e], t1[e], d0[e], d1[e] = 1.0, x[e], 0.0, 1.0
-    for k in range(n_radial):
-        for e in range(n):
-            radial[k, e] = slope[k, e] = 0.0
-    for j in range(n_radial):
-        for k in range(j, n_radial):  # a triangle: R_k has degree k
-            c = coefficients[j, k]
-            for e in range(n):
-                radial[k, e] += c * t0[e]
-                slope[k, e] += c * d0[e]
-        for e in range(n):
-            following, falling = 2 * x[e] * t1[e] - t0[e], 2 * (t1[e] + x[e] * d1[e]) - d0[e]
-            t0[e], t1[e], d0[e], d1[e] = t1[e], following, d1[e], falling
-    for k in range(n_radial):
-        for e in range(n):
-            slope[k, e] = slope[k, e] * dx[e] * fade[e] + radial[k, e] * fall[e]
-            radial[k, e] *= fade[e]
-
-
-@compiled
-def harmonics(unit, n, l_max, legendre, angular, scratch):
-    """Fill ``angular`` with Y_lm of the first ``n`` of the vectors ``unit`` [3, .]; ``legendre`` as in ``edge_loops``."""
-    cosine, sine, before, now = scratch[0], scratch[1], scratch[2], scratch[3]
-    x, y, z = unit[0], unit[1], unit[2]
-    for e in range(n):
-        cosine[e], sine[e] = 1.0, 0.0
-    row = 0
-    for m in range(l_max + 1):
-        for e in range(n):
-            before[e], now[e] = 0.0, legendre[row, 0]
-        for l in range(m, l_max + 1):
-            plus, minus = angular[l * l + l + m], angular[l * l + l - m]
-            forward, back = legendre[row, 1], legendre[row, 2]
-            for e in range(n):
-                plus[e] = now[e] * cosine[e]
-            if m:
-                for e in range(n):
-                    minus[e] = now[e] * sine[e]
-            for e in range(n):
-                following = forward * now[e] * z[e] + back * before[e]
-                before[e], now[e] = now[e], following
-            row += 1
-        for e in range(n):
-            cosine[e], sine[e] = x[e] * cosine[e] - y[e] * sine[e], x[e] * sine[e] + y[e] * cosine[e]
 
 
 @compiled
@@ -186,8 +100,10 @@ def slopes_of_features(start, moments, products, most, n_seconds, second_of, par
             for part in range(part_ends[k], part_ends[k + 1]):
                 of_block[parts[part, 0] : parts[part, 0] + parts[part, 1]] = 0.0
             of_block[width] = 0.0
-            coefficients_pull_back(p, p + 1, block, first_places, first_shapes, *back, of_own, 0, of_block, 0)
-            coefficients_pull_back(q, q + 1, block, second_places, second_shapes, *back_2, of_second, 0, of_block, 0)
+            coefficients_pull_back(p, p + 1, block, first_places, first_shapes, *back, of_own, 0, of_block, 0, None)
+            coefficients_pull_back(
+                q, q + 1, block, second_places, second_shapes, *back_2, of_second, 0, of_block, 0, None
+            )
             for part in range(part_ends[k], part_ends[k + 1]):
                 for i in range(parts[part, 1]):
                     store(found, at, load(of_block, parts[part, 0] + i))
@@ -195,12 +111,9 @@ def slopes_of_features(start, moments, products, most, n_seconds, second_of, par
 
 
 @compiled
-def functions_of_vector(v, per_row, radial, fall, angular, slopes, unit, found):
-    """Fill ``found`` [n_radial (l_max + 1)^2 3, lanes] with the derivatives of R_n Y_lm by the vectors to neighbors.
-
-    They are those of vector ``v`` of the ``per_row`` vectors of lanes in a row of the other arrays.
-    """
-    n_angular = len(angular)
+def functions_of_vector(v, radial, fall, angular, slopes, unit, found):
+    """Fill ``found`` [n_radial (l_max + 1)^2 3, lanes] with the derivatives of R_n Y_lm by the edges of vector ``v``."""
+    n_angular, per_row = len(angular), unit.shape[1] // LANES
     for n in range(len(radial)):
         own, falling = load(radial, n * per_row + v), load(fall, n * per_row + v)
         for lm in range(n_angular):
@@ -295,25 +208,24 @@ def add_changes(
         1 for the derivatives by the strain as well, in the last nine columns; or 0.
     """
     n_radial, n_angular = len(coefficients), (l_max + 1) ** 2
-    most = (np.max(bounds[begin + 1 : end + 1] - bounds[begin:end]) // LANES + 1 + n_species) * LANES
-    per_row = most // LANES
+    most = most_slots(bounds[begin : end + 1], n_species)
     near, ends = np.empty(most, np.int64), np.empty(n_species + 1, np.int64)
-    r, unit, scratch = np.empty(most), np.empty((3, most)), np.empty((10, most))
-    angular, slopes = np.empty((n_angular, most)), np.empty((3, n_angular, most))
-    radial, fall = np.empty((n_radial, most)), np.empty((n_radial, most))
+    r, unit, scratch = empty_rows(1, most), empty_rows(3, most), np.empty((8, most))
+    angular, slopes = empty_rows(n_angular, most), np.empty((3, n_angular, most))
+    radial, fall = empty_rows(n_radial, most), empty_rows(n_radial, most)
     functions, known = empty_rows(3 * n_radial * n_angular, LANES), np.empty(len(slopes_of_lanes))
     for c in range(begin, end):
         for i in range(len(known)):
             known[i] = slopes_of_lanes[i, c - begin]
-        n_edges = sort_edges(vec, kind, bounds[c], bounds[c + 1], cutoff, n_species, near, ends, r, unit)
-        radial_functions(r, n_edges, cutoff, inner, coefficients, n_radial, radial, fall, scratch)
-        harmonics(unit, n_edges, l_max, legendre, angular, scratch)
-        harmonic_slopes(unit, n_edges, l_max, legendre, slopes, scratch)
-        along_the_sphere(r, unit, n_edges, slopes)
+        n = sort_edges(vec, kind, bounds[c], bounds[c + 1], cutoff, near, ends, r, unit)
+        radial_functions(r, n, cutoff, inner, coefficients, radial, fall)
+        harmonics(unit, n, l_max, legendre, angular)
+        harmonic_slopes(unit, n * LANES, l_max, legendre, slopes, scratch)
+        along_the_sphere(r[0], unit, n * LANES, slopes)
         own = result[:, species[c], first : first + len(order)]
         for k in range(n_species):
-            for v in range(ends[k] // LANES, ends[k + 1] // LANES):
-                functions_of_vector(v, per_row, radial, fall, angular, slopes, unit, functions)
+            for v in range(ends[k], ends[k + 1]):
+                functions_of_vector(v, radial, fall, angular, slopes, unit, functions)
                 add_products(
                     known,
                     order,

@@ -62,26 +62,73 @@ def coefficients(begin, end, block, places, shapes, ends, entries, values, pairs
 
 @compiled
 def coefficients_pull_back(
-    begin, end, block, places, shapes, ends, entries, values, of_found, offset, of_block, block_offset
+    begin, end, block, places, shapes, ends, entries, values, of_found, offset, of_block, block_offset, again
 ):
-    """Add the derivatives by the coefficients of factors to those by the block; they begin at the two offsets."""
+    """Add the derivatives by the coefficients of factors to those by the block; they begin at the two offsets.
+
+    ``again`` is None, or a pair of numbers that are added to the offsets for other derivatives, which take little more time
+    in the same sweep; numba compiles both cases apart.
+    """
     base = shapes[begin, 3] if end > begin else 0
     for p in range(begin, end):
         first, n_first, second, n_second = places[p, 0], places[p, 1], places[p, 2], places[p, 3]
         row, start = shapes[p, 1], shapes[p, 3] - base + offset
         for i in range(n_first):
             own = load(block, first + i)
-            of_own = every(own, 0.0)
+            of_own = of_own_2 = every(own, 0.0)
             for j in range(n_second):
-                total = every(own, 0.0)
+                other, at = load(block, second + j), block_offset + second + j
+                total = total_2 = every(own, 0.0)
                 for e in range(ends[row], ends[row + 1]):
-                    total += spread(values, e) * load(of_found, start + entries[e])
-                of_own += total * load(block, second + j)
-                at = block_offset + second + j
+                    value = spread(values, e)
+                    total += value * load(of_found, start + entries[e])
+                    if again is not None:
+                        total_2 += value * load(of_found, start + entries[e] + again[0])
+                of_own += total * other
                 store(of_block, at, load(of_block, at) + total * own)
+                if again is not None:
+                    of_own_2 += total_2 * other
+                    store(of_block, at + again[1], load(of_block, at + again[1]) + total_2 * own)
                 row += 1
             at = block_offset + first + i
             store(of_block, at, load(of_block, at) + of_own)
+            if again is not None:
+                store(of_block, at + again[1], load(of_block, at + again[1]) + of_own_2)
+
+
+@compiled
+def pull_back(begin, end, block, places, shapes, table, of_found, size, n_weights, of_block):
+    """``coefficients_pull_back`` of all weights, whose derivatives are ``size`` numbers each, by two at a time."""
+    ends, entries, values = table
+    width = len(block)
+    for s in range(0, n_weights - 1, 2):
+        at, to, again = s * size, s * width, (size, width)
+        coefficients_pull_back(
+            begin, end, block, places, shapes, ends, entries, values, of_found, at, of_block, to, again
+        )
+    if n_weights % 2:
+        at, to = (n_weights - 1) * size, (n_weights - 1) * width
+        coefficients_pull_back(
+            begin, end, block, places, shapes, ends, entries, values, of_found, at, of_block, to, None
+        )
+
+
+@compiled
+def add_products(a, b, n, own, seconds, weights, place, of_own, own_offset, of_seconds, seconds_offset, again):
+    """Add the derivatives of a weighted scalar product of ``n`` coefficients from ``a`` and ``b`` on by both factors.
+
+    ``again`` as in ``coefficients_pull_back``, with what is added to the places of the weight and of both derivatives.
+    """
+    weight, to, other = load(weights, place), own_offset + a, seconds_offset + b
+    weight_2 = load(weights, place if again is None else place + again[0])
+    for i in range(n):
+        first, second = load(own, a + i), load(seconds, b + i)
+        store(of_own, to + i, load(of_own, to + i) + weight * second)
+        store(of_seconds, other + i, load(of_seconds, other + i) + weight * first)
+        if again is not None:
+            store(of_own, to + i + again[1], load(of_own, to + i + again[1]) + weight_2 * second)
+            at = other + i + again[2]
+            store(of_seconds, at, load(of_seconds, at) + weight_2 * first)
 
 
 @compiled
@@ -104,14 +151,18 @@ def scalar_products(
                     total += load(own, a + i) * load(seconds, b + i)
             store(found, k, total)
             for s in range(n_weights):
-                weight = load(weights, s * n_features + k)
-                store(sums, s, load(sums, s) + weight * total)
-                for t in range(term_ends[k], term_ends[k + 1]):
-                    a, b = start + terms[t, 0], terms[t, 1]
-                    to, other = s * n_own + a, s * n_seconds + b
-                    for i in range(terms[t, 2]):
-                        store(of_own, to + i, load(of_own, to + i) + weight * load(seconds, b + i))
-                        store(of_seconds, other + i, load(of_seconds, other + i) + weight * load(own, a + i))
+                store(sums, s, load(sums, s) + load(weights, s * n_features + k) * total)
+            for t in range(term_ends[k], term_ends[k + 1]):
+                a, b, n = start + terms[t, 0], terms[t, 1], terms[t, 2]
+                for s in range(0, n_weights - 1, 2):
+                    at, again = s * n_features + k, (n_features, n_own, n_seconds)
+                    add_products(
+                        a, b, n, own, seconds, weights, at, of_own, s * n_own, of_seconds, s * n_seconds, again
+                    )
+                if n_weights % 2:
+                    s = n_weights - 1
+                    at = s * n_features + k
+                    add_products(a, b, n, own, seconds, weights, at, of_own, s * n_own, of_seconds, s * n_seconds, None)
 
 
 @compiled
@@ -186,14 +237,9 @@ def contract(moments, products, most, n_seconds, weights, row, sums, of_moments,
                 whole,
                 found,
             )
-            for s in range(n_weights):
-                at, to = s * most[0], s * (width + 1)
-                coefficients_pull_back(p, end, block, first_places, first_shapes, *back, of_own, at, of_block, to)
+            pull_back(p, end, block, first_places, first_shapes, back, of_own, most[0], n_weights, of_block)
+        pull_back(0, n_second, block, second_places, second_shapes, back_2, of_seconds, n_seconds, n_weights, of_block)
         for s in range(n_weights):
-            at, to = s * n_seconds, s * (width + 1)
-            coefficients_pull_back(
-                0, n_second, block, second_places, second_shapes, *back_2, of_seconds, at, of_block, to
-            )
             unload(of_block, start, s, of_moments[s])
             for lane in range(min(LANES, n_centers - start)):
                 sums[s, start + lane] += whole[s, lane]
