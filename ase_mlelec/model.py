@@ -13,6 +13,8 @@ from torch import Tensor
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.base import Blocks, FittingNets, Head, HeadOfPairs
+from ase_mlelec.heads.scalar import ScalarHead
+from ase_mlelec.heads.spectrum import SpectrumHead
 from ase_mlelec.hot_energies import HotEnergies, check_hot
 from ase_mlelec.linear_energy import HasLinearEnergy
 from ase_mlelec.long_range import LongRange
@@ -128,7 +130,7 @@ class Model(HasLinearEnergy, torch.nn.Module):
     def check_species(self, numbers: Tensor) -> None:
         """Raise InputError for atomic numbers that the model does not know."""
         known = {atomic_numbers[symbol] for symbol in self.species}
-        foreign = sorted({int(z) for z in numbers} - known)
+        foreign = sorted(set(numbers.tolist()) - known)
         if foreign:
             names = (chemical_symbols[z] if 0 <= z < len(chemical_symbols) else f"number {z}" for z in foreign)
             raise InputError(
@@ -296,10 +298,24 @@ class Model(HasLinearEnergy, torch.nn.Module):
         for module in model.heads.modules():
             if isinstance(module, FittingNets):
                 module.fold()
+        model._condense()
         model.evaluation_only = True
         if dtype is not None:
             model._change_precision(dtype)
         return model
+
+    def _condense(self):
+        """Give descriptors fewer features that say the same, where all that reads them is linear in them first."""
+        for place in ("descriptor", "electronic"):
+            descriptor = getattr(self, place)
+            heads = [head for name, head in self.heads.items() if self.descriptor_of(name) is descriptor]
+            plain = all(type(head) in (ScalarHead, SpectrumHead) and head.nets.can_condense() for head in heads)
+            fast = descriptor.condensed() if heads and plain and hasattr(descriptor, "condensed") else None
+            if fast is not None:
+                readers = [head.nets for head in heads] + ([self.ranges[place]] if place in self.ranges else [])
+                for reader in readers:
+                    reader.condense(fast.shortened)
+                setattr(self, place, fast)
 
     def _change_precision(self, dtype):
         """Move all to ``dtype``, but what the energy needs in float64 to that."""

@@ -40,7 +40,11 @@ class DeepPotCalculator(MLElecCalculator):
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return the features from the first model; features from other members may have another length."""
-        return {"descriptors": environment.features} if model is self.models[0] else {}
+        if model is not self.models[0]:
+            return {}
+        features = environment.features
+        whole = getattr(model.descriptor, "whole_features", None)  # of a copy with fewer features
+        return {"descriptors": features if whole is None else whole(features)}
 
 
 MLElecCalculator.potential_class = DeepPotCalculator  # set here, because the base class cannot import its subclasses

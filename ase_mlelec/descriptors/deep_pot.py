@@ -18,63 +18,16 @@ from torch import Tensor
 from ase_mlelec import compiled
 from ase_mlelec.descriptors.base import Descriptor, Environment, species_table
 from ase_mlelec.descriptors.compiled_edges import Table
-from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
+from ase_mlelec.descriptors.compressed import CompressedEmbedding
+from ase_mlelec.descriptors.embedding import NEGLIGIBLE, ChebyshevEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.fixed import Law
 from ase_mlelec.descriptors.padding import pad
+from ase_mlelec.descriptors.products import Products, quadrupoles
 from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows
 from ase_mlelec.edges import Edges
 from ase_mlelec.nets import constructor_arguments
 from ase_mlelec.system import System
-
-ROWS = (4, 5, 7)  # of T in each angular channel; the first also has s
-
-
-class Products(torch.autograd.Function):
-    """Features [C, l_max M n_axis] from moments [C, rows, M].
-
-    They are products of all M columns with the first n_axis columns, summed over the rows of an angular channel; every
-    channel gives a block of features.
-
-    References
-    ----------
-    Zhang et al. 2018 (NeurIPS), Eq. (13).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, moments: Tensor, l_max: int, n_axis: int) -> Tensor:
-        ctx.save_for_backward(moments)
-        ctx.rows, ctx.n_axis = ROWS[:l_max], n_axis
-        parts = [
-            torch.bmm(part, first)
-            for part, first in zip(
-                moments.transpose(1, 2).split(ctx.rows, dim=2), moments[:, :, :n_axis].split(ctx.rows, dim=1)
-            )
-        ]
-        return _joined(parts).view(len(moments), l_max * moments.shape[2] * n_axis)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """dD = dT^T T< + T^T dT<: sums of products again, and differentiable as they stand."""
-        (moments,) = ctx.saved_tensors
-        n_axis, size = ctx.n_axis, moments.shape[2]
-        grad = grad.reshape(len(grad), len(ctx.rows), size, n_axis)
-        of_all = _joined(
-            [
-                torch.bmm(first, own)
-                for first, own in zip(moments[:, :, :n_axis].split(ctx.rows, dim=1), grad.transpose(2, 3).unbind(1))
-            ]
-        )
-        of_first = _joined([torch.bmm(part, own) for part, own in zip(moments.split(ctx.rows, dim=1), grad.unbind(1))])
-        if torch.is_grad_enabled():
-            return of_all + torch.nn.functional.pad(of_first, (0, size - n_axis)), None, None
-        of_all[:, :, :n_axis].add_(of_first)
-        return of_all, None, None
-
-
-def _joined(parts):
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
 
 SLOTS = ("taken", "empty", "none")
 CLOSEST = 0.8  # Å, or 3/4 of the shortest bond if that is longer: smallest distance of a compressed embedding
@@ -120,6 +73,7 @@ class DeepPotSE(Descriptor):
     mean: Tensor
     scale: Tensor
     empty_slot: Tensor | None
+    directions: Tensor | None
     seen: Tensor
     slots: Tensor
     taken: Tensor
@@ -174,6 +128,8 @@ class DeepPotSE(Descriptor):
         self.register_buffer("mean", torch.zeros(n_species))  # of s, by species of the center
         self.register_buffer("scale", torch.ones(n_species, 2))  # of the radial and the angular entries
         self.register_buffer("empty_slot", None, persistent=False)  # set where the embedding is fixed
+        self.register_buffer("directions", None, persistent=False)  # see condensed
+        self.whole: Any = None  # the descriptor that was condensed
         self.loops = None  # compiled ones, made when first used
         self.folded = self.subtracts = None  # known where the normalization does not change any more, see settle
         self._exclude()
@@ -205,10 +161,14 @@ class DeepPotSE(Descriptor):
 
     def forward(self, system: System, edges: Edges) -> Environment:
         edges = edges.up_to(self.cutoff)
+        if self.directions is not None and self._are_too_close(edges):
+            return self.whole(system, edges)
         all_species = self.species_of_number[system.numbers]
         species = all_species[edges.atoms]
         t = self._by_loops(edges, all_species, species) if self._uses_loops(edges) else None
         t = self._moments(edges, all_species, species) if t is None else t
+        if self.directions is not None:
+            return Environment(Products.apply(t, self.l_max, self.n_axis, self.directions.shape[1]), species)
         return Environment(Products.apply(t, self.l_max, self.n_axis), species, self._frame(t))
 
     def _moments(self, edges, all_species, species):
@@ -234,7 +194,7 @@ class DeepPotSE(Descriptor):
             from ase_mlelec.descriptors.deep_pot_fast import SeriesMoments  # imports numba
 
             self.loops = SeriesMoments(self)
-        table = Table(edges, all_species.numpy()[edges.neighbor.numpy()])
+        table = Table(edges, all_species.numpy().take(edges.neighbor.numpy()))
         empty = self._of_empty_slots if self.subtracts else None
         return self.loops(
             edges.vec,
@@ -338,6 +298,8 @@ class DeepPotSE(Descriptor):
     def _of_empty_slots(self, present, species):
         """Contributions [C, M] of empty slots, whose zero rows are normalized too: s = -mean/scale."""
         empty = self._empty_slot() if self.empty_slot is None else self.empty_slot
+        if len(empty) == 1:
+            return torch.outer((self.slots - present * self.taken)[:, 0].to(empty.dtype), empty[0, 0])
         count = (self.slots[species] - present * self.taken[species]).to(empty.dtype)  # [C, species]
         return sum((count * (species == c)[:, None]) @ own for c, own in enumerate(empty))
 
@@ -365,11 +327,48 @@ class DeepPotSE(Descriptor):
         fast.empty_slot = fast._empty_slot().detach()
         return fast
 
+    @torch.no_grad()
+    def condensed(self) -> "DeepPotSE | None":
+        """Copy of a settled descriptor with fewer features that say the same, or None where it would not be faster.
 
-def quadrupoles(moments: Tensor) -> Tensor:
-    """Symmetric traceless matrices [C, n, 3, 3] of moments [C, 5, n] of the ``harmonics`` of l = 2."""
-    xy, yz, axial, zx, difference = moments.unbind(dim=1)
-    xy, yz, zx = xy / 3**0.5, yz / 3**0.5, zx / 3**0.5
-    zz = axial / 1.5
-    xx, yy = difference / 3**0.5 - zz / 2, -difference / 3**0.5 - zz / 2
-    return torch.stack([xx, xy, zx, xy, yy, yz, zx, yz, zz], dim=-1).unflatten(-1, (3, 3))
+        The columns of the moments T are combinations of the K functions of a series for each species, and so span few of
+        M directions: with orthonormal directions V [M, R], T = T V V^T. The features of the copy are V^T D, from which
+        D = V V^T D follows, and it has no frame. Atoms too close for the series get all features.
+        """
+        if self.directions is not None or getattr(self.embedding, "forth", None) is None:
+            return None
+        size = self.widths[-1]
+        series = [self.embedding.coefficients.transpose(0, 1).flatten(1)]
+        series += [] if self.empty_slot is None else [self.empty_slot.reshape(-1, size).T]
+        axes, sizes, _ = torch.linalg.svd(torch.cat(series, dim=1).double().cpu(), full_matrices=False)
+        found = int((sizes > NEGLIGIBLE * sizes[0]).sum())
+        if found + self.n_axis >= size:
+            return None
+        fast = copy.deepcopy(self)
+        fast.whole = self
+        columns = torch.cat([axes[:, :found], torch.eye(size, dtype=axes.dtype)[:, : self.n_axis]], dim=1)
+        columns = columns.to(self.embedding.coefficients)
+        fast.directions, fast.n_features, fast.n_frame = columns[:, :found], self.l_max * found * self.n_axis, 0
+        fast.embedding = self.embedding.combined(columns)
+        fast.empty_slot = None if self.empty_slot is None else self.empty_slot @ columns
+        return fast
+
+    def _are_too_close(self, edges):
+        """Whether atoms are closer than the series of nets reaches."""
+        least = (1 + 1e-6) * self.closest()  # beyond rounding
+        if isinstance(self.embedding, ChebyshevEmbedding) or edges.shortest >= least or not len(edges.center):
+            return False
+        return bool((edges.distances.detach() < least).any())
+
+    def shortened(self, table: Tensor) -> Tensor:
+        """Rows [F', ...] of the features of a condensed copy, from those of all features [F, ...] in linear functions."""
+        size, n = self.directions.shape[0], self.n_axis  # type: ignore[union-attr]  # a condensed copy
+        parts = table.reshape(self.l_max, size, n * table.shape[1])
+        return (self.directions.to(table).T @ parts).reshape(self.n_features, table.shape[1])  # type: ignore[union-attr]
+
+    def whole_features(self, features: Tensor) -> Tensor:
+        """All features [C, F] from those of a condensed copy, or of any other."""
+        if self.directions is None or features.shape[1] == self.whole.n_features:
+            return features
+        parts = features.unflatten(1, (self.l_max, self.directions.shape[1], self.n_axis))
+        return (self.directions.to(features) @ parts).flatten(1)

@@ -4,6 +4,7 @@ A net of one variable is a smooth function of one variable, so a Chebyshev serie
 sum over neighbors then runs over the basis functions, and the net's coefficients act once per center.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -262,7 +263,7 @@ class EmbeddingNets(_Embedding):
         )
 
 
-class _Series(_Embedding):
+class Series(_Embedding):
     """Chebyshev series with ``coefficients`` [pairs, M, K]."""
 
     def settle(self):
@@ -274,6 +275,14 @@ class _Series(_Embedding):
         back = torch.stack([signed, signed @ differentiation(*constants)], dim=2)  # [species, M, 2, K]
         self.register_buffer("forth", signed.transpose(1, 2).flatten(0, 1).contiguous(), persistent=False)
         self.register_buffer("back", back.transpose(0, 1).flatten(1).contiguous(), persistent=False)
+
+    def combined(self, columns):
+        """Copy for evaluation whose functions are combinations ``columns`` [M, M'] of these."""
+        new = copy.deepcopy(self)
+        del new.coefficients  # a parameter of some
+        new.register_buffer("coefficients", columns.T @ self.coefficients.detach())
+        new.settle()
+        return new
 
     def moments(self, padded, blocks, species):
         if getattr(self, "forth", None) is not None:
@@ -288,7 +297,7 @@ class _Series(_Embedding):
         return map_by_species(lambda c, own: own.flatten(2) @ by_center[c], species, self.n_species, moments)
 
 
-class ChebyshevEmbedding(_Series):
+class ChebyshevEmbedding(Series):
     """Trainable series in a bounded variable of the distance, x = 2 (1 - ρ)/(1 + ρ) - 1 with ρ = r/cutoff.
 
     x resolves short distances four times finer than long ones.
@@ -341,56 +350,3 @@ def _terms_needed(coefficients):
     found = int((sizes > limit).nonzero().max()) + 1 if bool(torch.isfinite(limit)) else len(sizes)
     needed = -(-found // 8) * 8
     return needed if needed <= len(sizes) - 8 else 0
-
-
-class CompressedEmbedding(_Series):
-    """Series of EmbeddingNets over a range of the normalized s, and the nets above it; for evaluation.
-
-    Raises
-    ------
-    ValueError
-        For nets that no short series reproduces, such as nets with kinks.
-    """
-
-    def __init__(self, nets: EmbeddingNets, low: float, high: float, tolerance: float):
-        super().__init__(nets.n_species, nets.one_side)
-        self.nets, self.low, self.high = nets, low, high
-        fits = [_interpolate(net, low, high, tolerance) for net in nets.nets]
-        self.n_basis = max(len(fit) for fit in fits)
-        padded = [np.pad(fit, ((0, self.n_basis - len(fit)), (0, 0))).T for fit in fits]
-        like = nets.nets[0][0].weight
-        self.register_buffer("coefficients", torch.as_tensor(np.array(padded), dtype=like.dtype, device=like.device))
-
-    def argument(self, r: Tensor, s: Tensor) -> Tensor:
-        return (s - self.low) * (2 / (self.high - self.low)) - 1
-
-    def argument_slopes(self, r: Tensor, x: Tensor) -> tuple[None, float]:
-        return None, 2 / (self.high - self.low)
-
-    def values(self, s: Tensor, center: int, neighbor: int) -> Tensor:
-        return self.nets.values(s, center, neighbor)
-
-    def moments(self, padded: Tensor, blocks: Sequence[slice], species: Tensor) -> Tensor:
-        if padded.numel() and bool(padded[:, 0].detach().max() > 1):
-            s = padded[:, 1:2]  # the first row of R
-            return self.nets.moments(torch.cat([s, padded[:, 1:]], dim=1), blocks, species)
-        return super().moments(padded, blocks, species)
-
-
-def _interpolate(net, low, high, tolerance):
-    """Chebyshev coefficients [K, M] of a net, to ``tolerance`` relative to its largest value."""
-    n = 256
-    nodes = np.cos(np.pi * (np.arange(n) + 0.5) / n)
-    parameter = next(net.parameters())
-    with torch.no_grad():
-        x = torch.as_tensor((nodes + 1) / 2 * (high - low) + low, dtype=parameter.dtype, device=parameter.device)
-        values = net(x[:, None]).double().cpu().numpy()
-    transform = np.cos(np.outer(np.arange(n), np.arccos(nodes))) * (2 / n)
-    transform[0] /= 2
-    coefficients = transform @ values
-    error = np.abs(coefficients)[::-1].max(axis=1).cumsum()[::-1]  # bound of the tail from k on
-    largest = np.abs(values).max()
-    if error[-16] > max(tolerance, 100 * torch.finfo(parameter.dtype).eps) * largest:
-        raise ValueError(f"a Chebyshev series of {n} terms does not reproduce the embedding net")
-    needed = int(np.argmax(error < tolerance * largest)) or n
-    return coefficients[:needed]

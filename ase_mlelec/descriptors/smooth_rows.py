@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, CompressedEmbedding, EmbeddingNets
+from ase_mlelec.descriptors.compressed import CompressedEmbedding
+from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, EmbeddingNets
 from ase_mlelec.descriptors.harmonics import harmonics
 from ase_mlelec.descriptors.radial import switch
 

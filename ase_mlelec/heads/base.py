@@ -1,6 +1,7 @@
 """Base classes of heads, and the per-species fitting nets that most heads share."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,7 @@ class FittingNets(torch.nn.Module):
         for layer in self.last:
             torch.nn.init.normal_(layer.weight, 0, width**-0.5)
             torch.nn.init.zeros_(layer.bias)
+        self.whole: Any = None  # first layers of nets that ``condense``
         self.register_buffer("shift", torch.zeros(n_species, n_features))
         self.register_buffer("inverse", torch.ones(n_species, n_features))
         self.register_buffer("bias", torch.zeros(n_species, n_out))
@@ -129,7 +131,7 @@ class FittingNets(torch.nn.Module):
         """Inputs [C, H] of the last layers, in which the outputs are linear, beside a constant for each species."""
 
         def inputs(k, rows):
-            return self.hidden[k](rows if self.shift is None else (rows - self.shift[k]) * self.inverse[k])
+            return self._hidden(k, rows if self.shift is None else (rows - self.shift[k]) * self.inverse[k])
 
         return map_by_species(inputs, species, len(self.hidden), features)
 
@@ -139,15 +141,15 @@ class FittingNets(torch.nn.Module):
 
         None for nets that are not folded, for other activations than tanh, and on a GPU, which it would keep waiting.
         """
-        layers = [layer for net in self.hidden for layer in net]
+        nets = [self._layers(k, features.shape[1]) for k in range(len(self.hidden))]
         if (
             self.shift is not None
             or features.device.type != "cpu"
-            or any(layer.activation is not torch.tanh for layer in layers)
+            or any(layer.activation is not torch.tanh for net in nets for layer in net)
         ):
             return None
         values, slopes = features.new_empty(len(features), dtype=self.last[0].weight.dtype), torch.empty_like(features)
-        for k, (net, last) in enumerate(zip(self.hidden, self.last)):
+        for k, (net, last) in enumerate(zip(nets, self.last)):
             rows = (species == k).nonzero()[:, 0]
             x, kept = features.index_select(0, rows), []
             for layer in net:
@@ -199,11 +201,41 @@ class FittingNets(torch.nn.Module):
             last.bias.mul_(self.scale).add_(bias)
         self.shift = self.inverse = None
 
+    def can_condense(self) -> bool:
+        """Whether the features are read by the first layers of folded nets alone."""
+        return self.shift is None and bool(len(self.hidden[0]))
+
+    @torch.no_grad()
+    def condense(self, shortened: Callable[[Tensor], Tensor]) -> None:
+        """Read fewer features too, from which linear functions [F, ...] of all features are ``shortened`` to [F', ...]."""
+        self.whole = torch.nn.ModuleList(net[0] for net in self.hidden)
+        for net in self.hidden:
+            net[0] = copy.copy(net[0])
+            net[0]._parameters = {**net[0]._parameters, "weight": _fixed(shortened(net[0].weight))}
+
+    def _layers(self, k, n_features):
+        """Hidden layers of a net for all features, or for the fewer ones of ``condense``; list."""
+        layers = list(self.hidden[k])
+        if self.whole is not None and layers[0].weight.shape[0] != n_features:
+            layers[0] = self.whole[k]
+        return layers
+
+    def _hidden(self, k, features):
+        if self.whole is None or features.shape[1] == self.hidden[k][0].weight.shape[0]:
+            return self.hidden[k](features)
+        for layer in self._layers(k, features.shape[1]):
+            features = layer(features)
+        return features
+
     def _species(self, k, features):
         x = features if self.shift is None else (features - self.shift[k]) * self.inverse[k]
-        return self._outputs(k, self.hidden[k](x))
+        return self._outputs(k, self._hidden(k, x))
 
     def _outputs(self, k, inputs):
         last = self.last[k]  # it may be more precise than the layers before
         values = last(inputs.to(last.weight.dtype))
         return values if self.shift is None else self.bias[k] + self.scale * values
+
+
+def _fixed(array):
+    return torch.nn.Parameter(array, requires_grad=False)

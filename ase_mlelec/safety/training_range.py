@@ -1,6 +1,6 @@
 """Range of the training data: numbers of neighbors, and features of the descriptor."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,6 +77,8 @@ class TrainingRange(torch.nn.Module):
 
     mean: Tensor
     axes: Tensor
+    short_mean: Tensor
+    short_axes: Tensor
 
     def __init__(self, species: Sequence[str], n_features: int, n_components: int = COMPONENTS) -> None:
         super().__init__()
@@ -98,13 +100,21 @@ class TrainingRange(torch.nn.Module):
     @torch.no_grad()
     def project(self, features: Tensor, species: Tensor) -> Tensor:
         """Project features [C, F] of centers on the principal components of their species [C]; returns [C, K]."""
+        whole = features.shape[1] == self.n_features
+        mean, axes = (self.mean, self.axes) if whole else (self.short_mean, self.short_axes)
         if len(self.species) == 1:
-            return (features.to(self.mean) - self.mean[0]) @ self.axes[0]
-        along = self.mean.new_zeros(len(features), self.n_components)
+            return (features.to(mean) - mean[0]) @ axes[0]
+        along = mean.new_zeros(len(features), self.n_components)
         for k in range(len(self.species)):
             rows = (species == k).nonzero()[:, 0]
-            along[rows] = (features[rows].to(self.mean) - self.mean[k]) @ self.axes[k]
+            along[rows] = (features[rows].to(mean) - mean[k]) @ axes[k]
         return along
+
+    @torch.no_grad()
+    def condense(self, shortened: Callable[[Tensor], Tensor]) -> None:
+        """Project fewer features too; tables [F, ...] of all features are ``shortened`` to [F', ...] of these."""
+        self.register_buffer("short_mean", shortened(self.mean.T).T.contiguous(), persistent=False)
+        self.register_buffer("short_axes", torch.stack([shortened(axes) for axes in self.axes]), persistent=False)
 
     @torch.no_grad()
     def atoms(self, along: Tensor, species: Tensor) -> Tensor:

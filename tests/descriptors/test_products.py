@@ -7,8 +7,8 @@ from ase.build import bulk, molecule
 
 from ase_mlelec import DeepPotCalculator, DeepWannierCalculator, load_model
 from ase_mlelec.descriptors import DeepPotSE
-from ase_mlelec.descriptors.deep_pot import quadrupoles
 from ase_mlelec.descriptors.harmonics import harmonics
+from ase_mlelec.descriptors.products import quadrupoles
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead, VectorHead
 from ase_mlelec.model import Model

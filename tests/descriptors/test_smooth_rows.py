@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ase_mlelec.descriptors.deep_pot import ROWS, Products
 from ase_mlelec.descriptors.embedding import ChebyshevEmbedding, EmbeddingNets
+from ase_mlelec.descriptors.products import ROWS, Products
 from ase_mlelec.descriptors.smooth_rows import Shape, SmoothRows, plain_rows
 
 
