@@ -70,18 +70,19 @@ def check_atoms(atoms: Atoms) -> None:
     """
     if len(atoms) == 0:
         raise InputError("got an empty Atoms object; give at least one atom")
-    finite = np.isfinite(atoms.positions).all(axis=1)
-    if not finite.all():
+    largest = np.abs(atoms.positions).max()
+    if not np.isfinite(largest):
+        finite = np.isfinite(atoms.positions).all(axis=1)
         raise InputError(
             f"positions of atom {int(np.argmin(finite))} are NaN or infinite; "
             "check the last step of the run (time step too long?)"
         )
     if not np.isfinite(atoms.cell.array).all():
         raise InputError("the cell holds NaN or infinite numbers; set it with atoms.set_cell(...)")
-    for what, array in ("a position", atoms.positions), ("a cell vector", atoms.cell.array):
-        if np.abs(array).max() > LARGEST:
+    for what, reach in ("a position", largest), ("a cell vector", np.abs(atoms.cell.array).max()):
+        if reach > LARGEST:
             raise InputError(
-                f"{what} reaches {np.abs(array).max():.3g} Å, need at most {LARGEST:g} Å, beyond which "
+                f"{what} reaches {reach:.3g} Å, need at most {LARGEST:g} Å, beyond which "
                 "distances lose their digits; check the last step of the run, or move the atoms into the "
                 "cell with atoms.wrap()"
             )

@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
 from ase.outputs import all_outputs
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_mlelec.calculators.extrapolation import CHUNK, WatchesRange
@@ -99,7 +100,7 @@ class EvaluatesModels(WatchesRange):
         """
         own = self.potential is None and "energy" in self.implemented_properties
         system = System.from_atoms(images, torch.float64, self.device)
-        self.models[0].check_species(system.numbers.tolist())
+        self.models[0].check_species(system.numbers)
         edges = Edges.build(system, self._cache.cutoff)
         self._check_pairs(system, edges)
         self.reset()
@@ -205,9 +206,8 @@ class EvaluatesModels(WatchesRange):
             for k, model in enumerate(self.models):
                 seen = self._electronic_environments(k, model, system, edges)
                 evaluated = torch.no_grad()(functools.partial(self.evaluate, model, system))
-                parts = list(map_chunks(evaluated, seen, device=self.device))
-                for name in parts[0]:
-                    value = torch.cat([part[name] for part in parts]).double().cpu().numpy()
+                parts = map_chunks(evaluated, seen, device=self.device)
+                for name, value in _joined(parts, edges.n_centers, self.device).items():
                     values.setdefault(name, []).append(value)
         return values
 
@@ -256,6 +256,25 @@ def energies_of(
     energy: Any = model.evaluate_head("energy", environment, system, leaf)
     (gradient,) = torch.autograd.grad(energy.sum(), leaf.vec, retain_graph=keeps)
     return environment.detached(), energy.detach(), gradient, (leaf, environment) if keeps else None
+
+
+def _joined(parts, n, device):
+    """Arrays [n, ...] in float64 by name, from dicts of Tensor [C, ...] of one chunk after the other."""
+    found: dict[str, NDArray] = {}
+    start = 0
+    if device.type != "cpu":  # one wait for all
+        every = list(parts)
+        parts = [{name: torch.cat([part[name] for part in every]) for name in every[0]}]
+    for part in parts:
+        end = start
+        for name, value in part.items():
+            end = start + len(value)
+            if end - start == n and value.device.type == "cpu" and value.dtype == torch.float64:
+                found[name] = value.numpy()  # all of it
+            else:
+                found.setdefault(name, np.empty((n, *value.shape[1:])))[start:end] = value.cpu().numpy()
+        start = end
+    return found
 
 
 def _is_shared(model):

@@ -13,7 +13,7 @@ from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 from torch import Tensor
 
 from ase_mlelec.calculators.present import PresentStructure
-from ase_mlelec.descriptors.base import Environment, species_table
+from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.physics.free_energy import beyond_grid
@@ -349,9 +349,18 @@ def excess(model: Model, system: System, edges: Edges) -> str | None:
     limits = [model.metadata["most_neighbors"].get(symbol) for symbol in model.species]
     if not all(isinstance(limit, int) for limit in limits) or not len(edges.center):
         return None
-    kinds = species_table(model.species).to(system.numbers.device)[system.numbers]
-    group = edges.center * len(limits) + kinds.index_select(0, edges.neighbor)
-    found = torch.bincount(group, minlength=edges.n_centers * len(limits)).reshape(-1, len(limits)).amax(dim=0).tolist()
+    on_host, n = edges.center.device.type == "cpu", edges.n_centers
+    if on_host and np.diff(np.searchsorted(edges.center.numpy(), np.arange(n + 1))).max() <= min(limits):
+        return None  # of all species together
+    group = edges.center * len(limits) + model.species_index(system.numbers).index_select(0, edges.neighbor)
+    size = n * len(limits)
+    # NumPy's is several times faster
+    count = (
+        torch.from_numpy(np.bincount(group.numpy(), minlength=size))
+        if on_host
+        else torch.bincount(group, minlength=size)
+    )
+    found = count.reshape(n, len(limits)).amax(dim=0).tolist()
     most = [(n, limit, symbol) for n, limit, symbol in zip(found, limits, model.species) if n > limit]
     if not most:
         return None

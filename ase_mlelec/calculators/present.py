@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError, PropertyNotImplementedError, all_changes, compare_atoms
@@ -72,15 +73,18 @@ class PresentStructure:
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return the names of the properties of ``atoms`` that changed since the last evaluation.
 
-        Identical arrays are found first; ASE's comparison, which is slow, looks at the remaining ones only.
+        Identical arrays, and those that surely differ, are found first; ASE's comparison, which is slow, looks at the
+        remaining ones only.
         """
         known = self.atoms
         if known is None or not isinstance(atoms, Atoms):
             return compare_atoms(known, atoms, tol)
         arrays: Any = [{**each.arrays, "cell": each.cell.array, "pbc": each.pbc} for each in (known, atoms)]
-        same = {name for name in all_changes if _is_equal(*(each.get(name) for each in arrays))}
-        same |= set(self.ignored_changes)
-        return compare_atoms(known, atoms, tol, same) if len(same) < len(all_changes) else []
+        pairs = {name: [each.get(name) for each in arrays] for name in all_changes if name not in self.ignored_changes}
+        others = {name: pair for name, pair in pairs.items() if not _is_equal(*pair)}
+        moved = ["positions"] if "positions" in others and _differs(others["positions"], tol) else []
+        open_ones = others.keys() - moved
+        return moved + (compare_atoms(known, atoms, tol, set(all_changes) - open_ones) if open_ones else [])
 
     # the call in progress ---------------------------------------------------------------------------------------
 
@@ -189,6 +193,12 @@ def _is_equal(one, other):
     if one is None or other is None:
         return one is other
     return one.shape == other.shape and bool((one == other).all())
+
+
+def _differs(pair, tol):
+    """Whether two arrays surely differ by more than ``tol``; not where there is NaN."""
+    one, other = pair
+    return one.shape == other.shape and bool(np.abs(one - other).max(initial=0) > tol)
 
 
 def _as_one_call(method):

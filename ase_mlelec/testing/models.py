@@ -102,7 +102,7 @@ class ModelContract(Contract):
 
     def test_foreign_species(self, model: Model) -> None:
         with pytest.raises(InputError, match="got species Og; the model knows .*; use or train"):
-            model.check_species([118])  # type: ignore[arg-type]
+            model.check_species(torch.tensor([118]))
 
 
 def rows_of(quantity: str, values: torch.Tensor | Blocks) -> dict[str, torch.Tensor]:

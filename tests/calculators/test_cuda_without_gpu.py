@@ -33,7 +33,7 @@ SEARCH, SIZE, CHECK, RESULT = (
 ALLOWED = {  # (file, function): why it may wait for the GPU or copy to the host
     ("calculators/potential.py", "potential_results"): "final results",
     ("calculators/potential.py", "_sums"): "final results",
-    ("calculators/evaluation.py", "_member_electronic"): "final results",
+    ("calculators/evaluation.py", "_joined"): "final results",
     ("calculators/deep_wannier.py", "_member_electronic"): "final results",
     ("calculators/electric_field.py", "_sums"): "final results",
     ("edges/pairs.py", "find_pairs"): "search of neighbors, on the host",
@@ -45,7 +45,7 @@ ALLOWED = {  # (file, function): why it may wait for the GPU or copy to the host
     ("system.py", "n_atoms"): "sizes of structures, for the search of neighbors",
     ("descriptors/padding.py", "pad"): "the largest number of neighbors is the size of an array",
     ("descriptors/padding.py", "_places"): "whether the neighbors are sorted by species",
-    ("descriptors/embedding.py", "moments"): "whether an atom is closer than the series of the embedding reaches",
+    ("descriptors/compressed.py", "moments"): "whether an atom is closer than the series of the embedding reaches",
     ("nets.py", "map_by_species"): "numbers of atoms of each species are sizes of arrays",
     # density of states on a grid, and the terms of the free energy
     ("calculators/ldos_prediction.py", "<genexpr>"): CHECK,
