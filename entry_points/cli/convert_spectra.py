@@ -10,9 +10,7 @@ OPTIONS = ("width", "step", "electronic_temperature", "normalize")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--width", metavar="EV", type=float, help="s in exp(-(x/s)^2), the form of levels (default: 0.544)"
-    )
+    parser.add_argument("--width", metavar="EV", type=float, help="s of Gaussians exp(-(x/s)^2) (default: 0.544)")
     parser.add_argument("--step", metavar="EV", type=float, help="of the energies of spectra (default: about width/5)")
     parser.add_argument(
         "--electronic-temperature", metavar="K", type=float, help="default: that of the Fermi-Dirac smearing, else 0"
