@@ -367,6 +367,6 @@ def excess(model: Model, system: System, edges: Edges) -> str | None:
     n, limit, symbol = max(most, key=lambda each: each[0] / max(each[1], 1))
     return (
         f"an atom has {n} neighbors of {symbol} within {model.descriptor.cutoff:g} Å, the program that the model was "
-        f"trained with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} (its sel) and drops the "
-        "others: it gives other results here, and the model was not trained for this; train with a larger sel"
+        f"trained with ({model.metadata.get('origin', 'unknown')}) keeps the nearest {limit} at most (its sel) and drops "
+        "the others: it gives other results here, and the model was not trained for this; train with a larger sel"
     )

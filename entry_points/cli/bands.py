@@ -82,10 +82,14 @@ def file_of(path: str) -> str:
     """The Hamiltonian of a folder with one, or the path itself."""
     from pathlib import Path
 
+    from ase_mlelec.data.runs.wannier import ENDINGS, wannier_files
+
+    if Path(path).is_file() and not path.endswith(ENDINGS):
+        raise ValueError(
+            f"{path}: got another name, need seed_hr.dat or seed_tb.dat; rename it, or give a model for a structure, --model"
+        )
     if not Path(path).is_dir():
         return path
-    from ase_mlelec.data.runs.wannier import wannier_files
-
     found = wannier_files(path)
     if len(found) != 1:
         named = f", {found[0]} to {found[-1]}" if found else ""

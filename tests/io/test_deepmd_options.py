@@ -1,14 +1,19 @@
 """Options of imported deepmd-kit models that few of them have, and what is said where their sel is too small."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed
+from ase.data import atomic_numbers
 from small_deepmd import STRUCTURES, change, evaluate, neighbors, predict, random_layers, random_tree, write_dp
 
 from ase_mlelec import DeepPotCalculator, load_model
+from ase_mlelec.edges import Edges
+from ase_mlelec.system import System
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -129,7 +134,7 @@ def test_more_neighbors_than_the_other_program_keeps(tmp_path):
     with pytest.warns(
         UserWarning,
         match=rf"has {found} neighbors of O within 4 Å.*\(deepmd-kit 3.2.0\) keeps the near"
-        r"est 1 \(its sel\) and drops the others.*larger sel",
+        r"est 1 at most \(its sel\) and drops the others.*larger sel",
     ) as caught:
         atoms.get_potential_energy()
     assert len(caught) == 1
@@ -147,3 +152,31 @@ def test_neighbors_of_a_saved_model_in_a_committee(tmp_path):
     with pytest.raises(CalculationFailed, match="keeps the nearest 1"):
         small_sel(tmp_path / "m.dp", on_extrapolation="raise").get_property("energy", STRUCTURES[0])
     small_sel(tmp_path / "m.dp", on_extrapolation="ignore").get_property("energy", STRUCTURES[0])
+
+
+def test_what_the_other_program_drops():
+    """deepmd-kit's numbers, where only the neighbors that it keeps are left: the nearest of all species together, as many
+    as the sum of sel, and of these the nearest of each species.
+
+    deepmd_small_sel.dp is a model of deepmd-kit 3.2.0 (PyTorch) with sel 3 and 4, deepmd_small_sel.npz what its
+    DeepPot computes with it.
+    """
+    known, model = np.load(DATA / "deepmd_small_sel.npz"), load_model(DATA / "deepmd_small_sel.dp")
+    symbols = [str(known["type_map"][kind]) for kind in known["types"]]
+    system = System.from_atoms(Atoms(symbols, known["pos"], cell=known["cell"], pbc=True))
+    places = system.positions.clone().requires_grad_()
+    edges = Edges.build(replace(system, positions=places), model.descriptor.cutoff)
+    center, kind = edges.center.numpy(), system.numbers[edges.neighbor].numpy()
+    order, kept = np.argsort(edges.distances.detach().numpy(), kind="stable"), []
+    for i in range(len(system.numbers)):
+        nearest = [e for e in order if center[e] == i][: sum(model.metadata["most_neighbors"].values())]
+        for symbol, most in model.metadata["most_neighbors"].items():
+            kept += [e for e in nearest if kind[e] == atomic_numbers[symbol]][:most]
+    kept = torch.tensor(sorted(kept))
+    columns = {name: getattr(edges, name)[kept] for name in ("center", "neighbor", "shift", "vec")}
+    energies = model(replace(system, positions=places), replace(edges, **columns))["energy"]
+    energies.sum().backward()
+    np.testing.assert_allclose(energies.detach(), known["atom_energy"].ravel(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(-places.grad, known["force"][0], rtol=0, atol=1e-12)
+    whole = model(system, Edges.build(system, model.descriptor.cutoff))["energy"].sum()
+    assert abs(float(whole.detach()) - known["energy"].item()) > 0.5
