@@ -28,7 +28,7 @@ class HasLinearEnergy:
 
         None for other heads. ``edges`` may reach beyond the cutoff of the descriptor.
         """
-        if self.linear_head is None:
+        if not self.has_linear_energy:
             return None
         weights, constants = self.linear_head
         values, gradient = self.descriptor_of("energy").sums_with_gradient(system, edges, weights)
@@ -60,14 +60,20 @@ class HasLinearEnergy:
         return energies.detach(), gradient * by_energy[edges.center, None] + by_vec
 
     @property
+    def has_linear_energy(self) -> bool:
+        """Whether there is a ``linear_head``; it is not looked at whether that has to be computed again."""
+        head = self.heads["energy"]
+        return hasattr(head, "is_linear") and head.is_linear()
+
+    @property
     def linear_head(self) -> tuple[Tensor, Tensor] | None:
         """Weights [species, F] of the features and constants [species], eV, of a linear energy, or None.
 
         They are computed again where an array of the head has changed.
         """
-        head = self.heads["energy"]
-        if not (hasattr(head, "is_linear") and head.is_linear()):
+        if not self.has_linear_energy:
             return None
+        head = self.heads["energy"]
         arrays = [*head.parameters(), *head.buffers()]
         state = [(id(head), array.data_ptr(), array._version) for array in arrays]
         if self._linear is None or self._linear[0] != state:

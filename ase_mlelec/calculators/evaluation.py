@@ -152,7 +152,7 @@ class EvaluatesModels(WatchesRange):
         energies, gradients, environments, graphs = [], [], [], []
         keeps, seen = self._keeps_graphs and self._keeps_energy(model, edges), self._seen("energy", model)
         needs_features = seen.known is not None or _is_shared(model)
-        is_direct = (keeps or not needs_features) and model.linear_head is not None
+        is_direct = (keeps or not needs_features) and model.has_linear_energy
         reach = edges if is_direct else edges.up_to(model.descriptor.cutoff)
         evaluated = functools.partial(energies_of, model, system, needs_features, keeps)
         for environment, energy, gradient, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
@@ -239,7 +239,7 @@ def energies_of(
     environments, and derivatives of the directions for a linear energy, without which both have their graph).
     """
     _, edges = chunk
-    if keeps and model.linear_head is not None:
+    if keeps and model.has_linear_energy:
         found = model.linear_energy_with_bars(system, edges)
         return *found[:3], (edges, *found[::3])
     linear = None if needs_features or keeps else model.linear_energy(system, edges)

@@ -379,7 +379,7 @@ def _leverage_and_gradients(model, system, chunk):
     A chunk is (edges, environment with its graph), (edges, environment, derivatives) for a linear energy, or (rows, edges).
     """
     first, environment, *known = chunk
-    if model.linear_head is not None:
+    if model.has_linear_energy:
         if isinstance(first, slice):
             environment, _, _, *known = model.linear_energy_with_bars(system, environment)
         return model.linear_bars.leverage(environment.features, environment.species), *known[0]

@@ -85,7 +85,7 @@ def errors_and_deviations(model: Model, name: str, frames: Frames) -> dict[str, 
 def deviations(model: Model, name: str, frames: Frames, *, progress: bool | Log = False) -> dict[str, Deviations]:
     """Errors of all quantities of a head on labeled frames, with the parts of their standard deviations, by label."""
     quantity = QUANTITIES[name]
-    if quantity.gradients and model.linear_head is not None:
+    if quantity.gradients and model.has_linear_energy:
         # its features are many, and compiled loops save time and memory
         model = model.for_evaluation()
     batches = Batches.for_model(model, frames, quantity.labels).with_label(*quantity.labels)

@@ -181,8 +181,10 @@ def slopes_of_energies(posterior: Posterior, nets: Tensor, n: int = N_GRADIENTS)
 
 def leverage_around(leverage: Tensor, edges: Edges, cutoff: float) -> Tensor:
     """Mean [N] of the leverage [N] of every atom and its neighbors, with weights exp(-(r/(0.4 cutoff))²)."""
-    edges = edges.up_to(cutoff)
-    weight = torch.exp(edges.vec.T.square().sum(dim=0) * (-1 / (REACH * cutoff) ** 2))
+    edges.check_cutoff(cutoff)
+    squares = edges.vec.T.square().sum(dim=0)
+    weight = torch.exp(squares * (-1 / (REACH * cutoff) ** 2))
+    weight = weight * (squares < cutoff**2)  # faster than to choose the edges
     total = leverage.index_add(0, edges.neighbor, weight * leverage[edges.center])
     return total / torch.ones_like(leverage).index_add(0, edges.neighbor, weight)
 
