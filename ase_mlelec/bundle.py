@@ -13,7 +13,7 @@ from ase.calculators.calculator import CalculatorSetupError
 from safetensors import SafetensorError, safe_open
 
 from ase_mlelec import descriptors, heads, shipped
-from ase_mlelec.checks import printable
+from ase_mlelec.checks import NO_PERMISSION, printable
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.hot_energies import HotEnergies
 from ase_mlelec.io.deepmd.model import read_model
@@ -77,6 +77,8 @@ def load_model(model: str | os.PathLike | Model, *, classes: Sequence[type] = ()
         )
     if path.is_dir():
         raise CalculatorSetupError(f"{path} is a folder; give the model file in it")
+    if path.is_file() and not os.access(path, os.R_OK):  # safetensors calls it missing
+        raise CalculatorSetupError(f"{path}: {NO_PERMISSION}")
     if path.suffix in READERS:
         return READERS[path.suffix](path)
     return _load_safetensors(path, classes)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 LARGEST = 1e8  # Å, of positions and cells
 CLOSEST = 0.05  # Å, of atoms in training data
+NO_PERMISSION = "you may not read it; ask its owner, or change its mode with chmod"
 
 
 def printable(text: object, most: int = 200):

@@ -222,6 +222,12 @@ def test_folder(tmp_path):
     refused(tmp_path, "is a folder; give the model file in it")
 
 
+def test_without_permission(path, monkeypatch):
+    """safetensors says that there is no such file."""
+    monkeypatch.setattr(bundle.os, "access", lambda name, mode: False)
+    refused(path, "you may not read it; ask its owner")
+
+
 def test_of_another_program(path):
     save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
     refused(path, "of another program .*; give a file written by Model.save")

@@ -17,7 +17,7 @@ from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_mlelec.checks import check_finite, printable
+from ase_mlelec.checks import NO_PERMISSION, check_finite, printable
 from ase_mlelec.data.ase_readers import complete, extxyz_options, read_aenet, refuse_dump
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import (
@@ -105,6 +105,8 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         images: Any = (
             _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
         )
+    except PermissionError:
+        raise ValueError(f"{path}: {NO_PERMISSION}") from None
     except UnknownFileTypeError as error:
         raise ValueError(f"{path}: ASE knows no such format ({printable(error)}); {READABLE}") from None
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """MALA's snapshots to ours, for ``mlelec convert``."""
 
 import argparse
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,13 @@ def mala_snapshot(
         level = fermi.fermi_level(energies, dos, n_electrons, found.temperature)
     except ValueError as error:
         raise ValueError(f"{stem}.out.npy: {error}; check --grid and the unit of the LDOS, --ldos-unit") from None
-    if found.fermi_level is not None:
+    if found.fermi_level is None:
+        warnings.warn(
+            f"{info}: no fermi_energy_dft in it, by which the unit and the energies of the LDOS are checked: they are taken "
+            "as given",
+            stacklevel=2,
+        )
+    else:
         warn_of_level(f"{stem}.out.npy", energies, level, found.fermi_level)
     density = ldos @ fermi.integration_weights(energies, level, found.temperature)[0]
     return Snapshot(

@@ -96,6 +96,13 @@ def test_unit_of_an_ldos():
     assert LDOS_UNITS["1/(eV*Bohr^3)"] == pytest.approx(6.748334, rel=1e-6) and units.RYDBERG > 13
 
 
+def test_no_fermi_level(tmp_path):
+    """Then nothing tells the unit."""
+    write_mala(tmp_path, fermi_energy_dft=None)
+    with pytest.warns(UserWarning, match="be.info.json: no fermi_energy_dft in it, by which the unit and the energies"):
+        assert convert(tmp_path) == 0
+
+
 @pytest.mark.parametrize(
     "changes, options, grid, message",
     [

@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from ase_mlelec import units
+from ase_mlelec.data import images
 from ase_mlelec.data.frames import read_frames
 from ase_mlelec.data.structures import structures
 
@@ -75,6 +76,16 @@ def test_no_structures(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=rf"{name}: no structures in it \(read as "):
         read_frames(tmp_path / name)
+
+
+def test_without_permission(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    (tmp_path / "a.xyz").write_text(TEXT)
+    monkeypatch.setattr(images, "check_lines", refuse)
+    with pytest.raises(ValueError, match="a.xyz: you may not read it; ask its owner, or change its mode with chmod"):
+        read_frames(tmp_path / "a.xyz")
 
 
 def test_compressed_trajectory(tmp_path):
