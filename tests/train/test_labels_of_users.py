@@ -100,6 +100,17 @@ def test_what_is_left_out_is_said(capsys):
     ]
 
 
+def test_groups_that_no_structure_has_are_said(capsys):
+    """A misspelled test is trained on."""
+    frames = Frames([frame(), frame(kind="liquid"), frame(kind="solid")])
+    data = {"test": ["test", "liqiud"], "train": ["train"], "validation_fraction": 0.0}
+    assert len(split(frames, configuration(data=data), progress=True)["train"]) == 3
+    said = "[data] test: no structure is of the group or kind liqiud; there are liquid, solid\n"
+    assert capsys.readouterr().err == said
+    split(frames, configuration(data=data | {"test": ["liquid"]}), progress=True)
+    assert capsys.readouterr().err == ""
+
+
 def test_trajectories_are_held_out_in_pieces():
     images = trajectory(40) + displaced(20)
     frames = Frames([Frame(atoms, {"energy": 0.0}) for atoms in images])

@@ -49,6 +49,7 @@ def split(frames: Frames, config: Config, *, complete: bool = True, progress: bo
     for part in PARTS[1:]:
         places[part] = [k for k in places[part] if k not in {*isolated, *strong}]
     if progress:
+        _say_what_is_not_there(frames, data)
         _say_what_is_left_out(frames, {*range(len(frames))} - {*inside}, strong, config)
     if complete and not places["validation"]:
         train = places["train"]
@@ -95,6 +96,18 @@ def _free(frames, names, data):
 def _largest_force(frame):
     """Largest force of a frame, eV/Å; 0 without forces."""
     return float(np.linalg.norm(frame.labels["forces"], axis=1).max()) if "forces" in frame.labels else 0.0
+
+
+def _say_what_is_not_there(frames: Frames, data: DataConfig) -> None:
+    """Print a line for names of a setting that no structure has, which may be misspelled."""
+    known = {*frames.groups, *frames.kinds} - {""}
+    for part in PARTS:
+        missing = [name for name in getattr(data, part) if name not in known and name != part]
+        if missing and part in data.model_fields_set:
+            say_once(
+                f"[data] {part}: no structure is of the group or kind {', '.join(missing)}; there are "
+                f"{', '.join(sorted(known)) or 'none at all'}"
+            )
 
 
 def _say_what_is_left_out(frames: Frames, unnamed: set[int], strong: Sequence[int], config: Config) -> None:
