@@ -99,6 +99,8 @@ def _parse_comment(line):
     found = key_val_str_to_dict(marked).items()
     found = {key if key in OWN or key.startswith(MARK) else MARK + key: value for key, value in found}
     columns = str(found.get("Properties", "species:S:1:pos:R:3"))
+    if not {"pos", "positions"} & {*columns.split(":")[::3]}:
+        raise ValueError(f"Properties={columns} names no column pos, of positions in Å; correct it")
     return {**found, "Properties": re.sub(r"(^|:)species(?=:S:1(:|$))", rf"\1{SPECIES_COLUMN}", columns)}
 
 

@@ -155,7 +155,7 @@ def read_all(
             check(read_runs(runs, spectra=spectra, others=parts), str(runs[0]) if len(runs) == 1 else f"{runs[0]} ...")
         )
     frames = join(parts)
-    if not len(frames):
+    if paths and not len(frames):
         raise ValueError(f"{here}: got no structures in it, or none that can be used; give a data set with some")
     check_used(here, keys or {}, found, {})
     return frames

@@ -137,6 +137,11 @@ def test_label_that_stands_twice(tmp_path):
     assert other[0].labels["energy"] == -10
 
 
+def test_no_column_of_positions(tmp_path):
+    text = text_of().replace("pos:R:3", "scaled_positions:R:3")
+    refused(tmp_path, "names no column pos, of positions in Å; correct it", text)
+
+
 def test_columns_without_a_name(tmp_path):
     with pytest.warns(UserWarning, match=r"a.xyz: columns 5 to 7 \(line 3\) are not read, as Properties"):
         assert frames_of(tmp_path, text_of(columns="")).counts == {"energy": 1}
