@@ -1,8 +1,7 @@
 """deepmd-kit's data: folders with type.raw and, in set.000, set.001 ..., one array of all frames per quantity."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.checks import check_finite, printable
+from ase_mlelec.io.deepmd.notes import Notes
 from ase_mlelec.io.hdf5 import holds
-from ase_mlelec.io.npy import map_npy, read_npy
+from ase_mlelec.io.npy import read_npy
 from ase_mlelec.io.text import element_of
 from ase_mlelec.quantities import LABELS
 
@@ -20,7 +20,6 @@ GEOMETRY = {"coord", "box", "real_atom_types"}
 # inputs on which labels depend in addition to the structure: electronic temperatures, fields, spins, charges
 INPUTS = ("fparam", "aparam", "spin", "charge_spin", "efield")
 LONGEST = 1e6  # Å, of a box
-ASYMMETRY, FLOOR = 1e-3, 1e-2  # of virials, relative to the largest element, and eV, which is rounding
 ROUNDED_PLACE, ROUNDED_ENERGY = 1e-4, 1e-3  # Å, eV/atom, by which the type of the numbers may round them
 DEEPEST = 3  # levels of folders below the given folder
 
@@ -55,7 +54,7 @@ def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
             f"{path}: got a file, need a folder with type.raw and set.000; dpdata writes one from HDF5 "
             "data with to('deepmd/npy', folder)"
         )
-    notes = _Notes()
+    notes = Notes()
     frames = [frame for folder in _systems(path, notes) for frame in _read_system(folder, notes)]
     lengths = {labels[name].shape[-1] for _, labels in frames for name in labels if LABELS[name].on_grid}
     if len(lengths) > 1:
@@ -66,71 +65,6 @@ def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
     for message in notes.messages(path):
         warnings.warn(message, stacklevel=2)
     return frames
-
-
-@dataclass
-class _Notes:
-    """Data that were found but not read: file names, inputs with values of the first frame, names taken as elements."""
-
-    unread: set = field(default_factory=set)
-    inputs: dict = field(default_factory=dict)
-    guessed: dict = field(default_factory=dict)
-    asymmetric: dict = field(default_factory=dict)  # largest difference of virials, eV, by the name of the file
-    coarse: dict = field(
-        default_factory=dict
-    )  # type of the numbers, their distance and its unit, by the name of the file
-    zeros: int = 0  # frames with zeros in place of a virial
-
-    def symmetric(self, file, virials):
-        """Symmetric part of virials [frames, 3, 3]; the antisymmetric one is noted where it is no rounding."""
-        part = np.abs(virials - virials.swapaxes(1, 2)).max(initial=0.0)
-        if part > FLOOR + ASYMMETRY * np.abs(virials).max(initial=0.0):
-            self.asymmetric[str(file)] = part
-        return (virials + virials.swapaxes(1, 2)) / 2
-
-    def add_rounding(self, file, values, most, unit) -> None:
-        """Note numbers that their type in the file rounds to more than ``most``."""
-        kind = map_npy(file).dtype if file.suffix == ".npy" else np.dtype(float)
-        step = float(np.spacing(np.abs(values).max(initial=0).astype(kind))) if kind.kind == "f" else 0.0
-        if step > most:
-            self.coarse[str(file)] = kind.name, step, unit
-
-    def add_input(self, file, values, per_atom) -> None:
-        """Refuse ``values`` [frames, ...] that are not the same in all frames read so far."""
-        known = self.inputs.setdefault(file.stem, values[0])
-        if per_atom and known.shape != values[0].shape:  # systems of different sizes cannot be compared
-            known = values[0]
-        if known.shape != values[0].shape or (values != known).any():
-            raise ValueError(
-                f"{file}: the labels depend on these inputs, which differ between frames and which no "
-                "model here takes; put the frames of each value into folders of their own, or remove the "
-                "file to mix them"
-            )
-
-    def messages(self, path: str | PathLike) -> Iterator:
-        if self.inputs:
-            shown = {name: [f"{value:g}" for value in np.unique(first)] for name, first in self.inputs.items()}
-            shown = {name: few if len(few) < 4 else [*few[:3], "..."] for name, few in sorted(shown.items())}
-            found = ", ".join(f"{name}.npy ({', '.join(few)})" for name, few in shown.items())
-            yield (
-                f"{path}: the labels depend on {found}, the same in all frames; it is not read, and a model of these "
-                "data holds for these values alone"
-            )
-        if self.unread:
-            yield f"{path}: not read: {', '.join(sorted(self.unread))}"
-        if self.asymmetric:
-            worst = max(self.asymmetric, key=self.asymmetric.__getitem__)
-            yield (
-                f"{worst}: virials are not symmetric, elements differ by up to {self.asymmetric[worst]:.3g} eV, which no "
-                "energy of atoms gives; their symmetric part is read: check the order of the numbers and the calculation"
-            )
-        for file, (kind, step, unit) in self.coarse.items():
-            yield f"{file}: its numbers, of type {kind}, are {step:.2g} {unit} apart, too far to learn from; write float64"
-        if self.zeros:
-            yield f"{path}: the virial of {self.zeros} frames is exactly zero, which no calculation gives, and is not read"
-        if self.guessed:
-            names = ", ".join(f"{name} as {symbol}" for name, symbol in sorted(self.guessed.items()))
-            yield f"{path}: type_map.raw has names that are no chemical symbols; read {names}"
 
 
 def is_hdf5_data(path: str | PathLike) -> bool:
