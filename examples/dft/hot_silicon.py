@@ -42,8 +42,9 @@ TEMPERATURES = {TEMPERATURE: (9, 3, 3), 25000: (9, 3, 3), 10000: (5.5, 4, 5), 50
 
 
 def structures():
-    """Frames with 8 atoms that have a density of states, groups and phases mixed."""
-    frames = [frame for frame in read_hdf5(SOURCE) if len(frame.atoms) == 8 and "dos" in frame.labels]
+    """Frames with 8 atoms that have a density of states, groups and phases mixed; then close pairs and compressed ones."""
+    source = [frame for frame in read_hdf5(SOURCE) if len(frame.atoms) == 8]
+    frames = [frame for frame in source if "dos" in frame.labels]
     order = np.random.default_rng(0).permutation(len(frames))
     left = {group: [frames[k] for k in order if frames[k].group == group] for group in set(CYCLE)}
     left |= {group: left[group][:HELD] for group in ("validation", "test")}
@@ -53,7 +54,7 @@ def structures():
     found = []
     while left["train"]:
         found += [left[group].pop(0) for group in CYCLE if left[group]]
-    return found
+    return found + [frame for frame in source if frame.group == "support"]
 
 
 def finished(folder, temperature):
@@ -101,7 +102,7 @@ def collect(work, folder):
             continue
         labels = {key: frame.labels[key] for key in ("energy", "forces", "virial") if key in frame.labels}
         path = work / f"{frame.name}@{TEMPERATURE}.npz"
-        if path.exists():
+        if path.exists() and frame.group in CYCLE:
             result = dict(np.load(path))
             spectra[frame.name] = dos(result, frame)
             complete.append(float(result["eigenvalues"][:, -1].min()))
@@ -147,6 +148,7 @@ def main():
     command.add_argument("work", type=Path)
     command.add_argument("--part", default="0/1", help="i/n: every n-th structure from the i-th on")
     command.add_argument("--temperature", type=int, choices=TEMPERATURES, default=TEMPERATURE, help="K")
+    command.add_argument("--groups", nargs="+", default=GROUPS, help="those of silicon.h5 (default: all)")
     command = commands.add_parser("tests")
     command.add_argument("work", type=Path)
     command = commands.add_parser("collect")
@@ -163,7 +165,8 @@ def main():
             label_frames(tests, temperature, arguments.work)
         return
     index, parts = (int(x) for x in arguments.part.split("/"))
-    label_frames(structures()[index::parts], arguments.temperature, arguments.work)
+    chosen = [frame for frame in structures() if frame.group in arguments.groups]
+    label_frames(chosen[index::parts], arguments.temperature, arguments.work)
 
 
 if __name__ == "__main__":

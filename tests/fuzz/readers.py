@@ -435,7 +435,7 @@ PARTS = {
     "wannier90.files.read_text",
     "train.config.files.read_table",
     "model_file.read.read_header",
-    "train.recipes.hot_energies.read_changes",
+    "train.recipes.hot_energies.read_hot",
     "train.recipes.shared.read_checked",
     "active.worker.read_result",
     "active.explore.read_trajectory",  # of files that it wrote itself

@@ -35,7 +35,7 @@ from ase_mlelec.train.recipes.cutoff_trials import with_tried_cutoff
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
-from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, read_changes
+from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, hot_energies_kept, read_hot
 from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of, without_absurd
 from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
@@ -75,7 +75,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     """Train one model of energy, dos, dipole, polarizability and quantities of other packages."""
     whole = read_checked((config.folder / name for name in config.data.files), config)
     parts = _of_known_species(split(whole, config, progress=shown(progress)), config)
-    changes = read_changes(parts, config)
+    hot = read_hot(parts, config)
     given, config = config, with_places(settled(config, parts["train"]), parts)
     # errors in the description should show before the training, not after it
     described = describe(parts["train"], config)
@@ -102,7 +102,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
             far.add_centroids(model)
         elif quantity.name not in model.heads:
             take_in.append(_train_of_atoms(model, quantity, parts, config, log, draft, chosen))
-    chosen |= fit_hot_energies(model, changes, config, log)
+    hot = {temperature: far.without(known, log) for temperature, known in hot.items()}
+    chosen |= fit_hot_energies(model, hot, config, log)
     model.cpu()
     chosen |= {name: fitted.about for name, fitted in fits.items() if fitted.about}
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
@@ -118,9 +119,10 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     report = add_error_bars(model, parts["train"], parts["validation"], factors=factors, left_out=more, progress=log)
     log.tell(told(report))
     held_out = _errors(model, parts, "validation")
-    for fitted in fits.values():
-        if fitted.change is not None:  # after error bars and errors, for which the validation was held out
-            add_change(model, fitted.change)
+    with hot_energies_kept(model):
+        for fitted in fits.values():
+            if fitted.change is not None:  # after error bars and errors, for which the validation was held out
+                add_change(model, fitted.change)
     for add in filter(None, take_in):
         add()
     if references:
