@@ -38,21 +38,18 @@ HOT = {"Si": "silicon_{}K.h5", "Al": "aluminium_{}K.h5"}
 WANTED = "2 meV/atom (5 at 25,000 K), 30 meV/Å and 0.3 GPa"
 INTRODUCTION = f"""# Hot electrons
 
-Free energy, forces and stress of fixed structures at electronic temperatures T, less those at the temperature T_0 of the
-model, against Quantum ESPRESSO, self-consistent at every T, on tests that no training has seen.
+Free energy, forces and stress of fixed structures with electrons at a temperature T, against Quantum ESPRESSO,
+self-consistent at every T, on tests that no training has seen. Of free energies the difference to that at the temperature
+T_0 of the model counts, and forces and stress are those at T.
 `python benchmarks/hot_electrons.py` writes this file. Wanted: {WANTED}.
 
-- *change*: F(T) - F(T_0) by Quantum ESPRESSO, mean; of forces and stress the root mean square change.
-- *model*: errors of the change: mean absolute and largest for F, root mean square for forces and stress.
+- *change*: F(T) - F(T_0) by Quantum ESPRESSO, mean.
+- *model*: errors of the model: mean absolute and largest of the change, root mean square (mean absolute) of forces, root
+  mean square of stress.
 - *DOS of DFT*: mean absolute error of the formula F(T) = E + F_e(T) - F_e(T_0) with the density of states of Quantum
   ESPRESSO. What is left is the change of the potential with T, of second order, which no density of states can mend.
 - *DOS alone*: errors of this formula with the density of states of the model, without what it learned of hot
   electrons.
-
-What falls short: forces of silicon from 10,000 K on, free energies at 10,000 and stress from 10,000 K on narrowly; of
-aluminium, at 5,000 K, forces and stress narrowly. The model has learned 32 structures at 10,000, 144 at 20,000 and 45 at
-25,000 K: more of them at the first and the last may help. Forces of aluminium hardly change, and no other tests of it
-than two were calculated.
 """
 SILICON = """
 ## Silicon: DeepDOSCalculator("si_hot", electronic_temperature=T)
@@ -75,10 +72,10 @@ HEAD = (
     "largest",
     "DOS of DFT",
     "DOS alone",
-    "forces: change (meV/Å)",
+    "forces (meV/Å)",
     "model",
     "DOS alone",
-    "stress: change (GPa)",
+    "stress (GPa)",
     "model",
     "DOS alone",
 )
@@ -159,47 +156,50 @@ def formula(frames, frame, temperature):
 def compare(symbol, model):
     """Lines of the table of all temperatures, and of that of single structures."""
     cold = read_hdf5(DATA / COLD[symbol])
-    known, models = (
-        {frame.name: frame for frame in cold if frame.group == "test"},
-        {"model": model, "alone": alone(model)},
-    )
+    known = {frame.name: frame for frame in cold if frame.group == "test"}
+    models = {"model": model, "alone": alone(model)}
     table, single = head(HEAD), head(SINGLE)
     for temperature in TEMPERATURES:
         if COLD[symbol] == HOT[symbol].format(temperature):
             continue
         errors: dict = {name: [] for name in models}
-        changes, of_dft = [], []
+        labels, changes, of_dft = [], [], []
         for frame in read_hdf5(DATA / HOT[symbol].format(temperature)).select("test"):
             before = known[frame.name]
-            changes.append([b - a for a, b in zip(labels_of(before), labels_of(frame))])
-            of_dft.append(formula(cold, before, temperature) - changes[-1][0])
+            labels.append(labels_of(frame))
+            changes.append(labels[-1][0] - labels_of(before)[0])
+            of_dft.append(formula(cold, before, temperature) - changes[-1])
             for name, each in models.items():
-                ends = [predicted(calculator(each, t), frame.atoms) for t in (None, temperature)]
-                errors[name].append([b - a - wanted for a, b, wanted in zip(*ends, changes[-1])])
+                start = predicted(calculator(each, None), frame.atoms)[0]
+                energy, *others = predicted(calculator(each, temperature), frame.atoms)
+                wrong = [mine - wanted for mine, wanted in zip(others, labels[-1][1:])]
+                errors[name].append([energy - start - changes[-1], *wrong])
             mine = errors["model"][-1]
             cells = [frame.name, f"{frame.atoms.get_volume() / len(frame.atoms):.1f}", temperature]
             shown = "-" if np.isnan(of_dft[-1]) else f"{1000 * of_dft[-1]:+.1f}"
-            cells += [f"{1000 * changes[-1][0]:.1f}", f"{1000 * mine[0]:+.1f}", shown]
+            cells += [f"{1000 * changes[-1]:.1f}", f"{1000 * mine[0]:+.1f}", shown]
             single.append(row(*cells, f"{1000 * rms(mine[1]):.0f}", f"{rms(mine[2]) / units.GPA:.2f}"))
-        table.append(summary(temperature, changes, of_dft, errors))
+        table.append(summary(temperature, labels, changes, of_dft, errors))
         print(table[-1], flush=True)
     return [*table, "\nSingle structures:\n", *single]
 
 
-def summary(temperature, changes, of_dft, errors):
+def summary(temperature, labels, changes, of_dft, errors):
     """Line of one temperature."""
-    energies, forces, stresses = ([each[k] for each in changes] for k in range(3))
     mine, density = ([[each[k] for each in errors[name]] for k in range(3)] for name in ("model", "alone"))
+    forces = [np.concatenate(part) for part in ([each[1] for each in labels], mine[1], density[1])]
+    shown = [f"{1000 * rms(part):.0f}" for part in forces]
+    shown[1] += f" ({1000 * np.abs(forces[1]).mean():.0f})"
     return row(
         temperature,
         len(changes),
-        f"{1000 * np.mean(energies):.1f}",
+        f"{1000 * np.mean(changes):.1f}",
         f"{1000 * np.abs(mine[0]).mean():.1f}",
         f"{1000 * np.abs(mine[0]).max():.1f}",
         f"{1000 * np.nanmean(np.abs(of_dft)):.1f}",
         f"{1000 * np.abs(density[0]).mean():.1f}",
-        *(f"{1000 * rms(np.concatenate(part)):.0f}" for part in (forces, mine[1], density[1])),
-        *(f"{rms(part) / units.GPA:.2f}" for part in (stresses, mine[2], density[2])),
+        *shown,
+        *(f"{rms(part) / units.GPA:.2f}" for part in ([each[2] for each in labels], mine[2], density[2])),
     )
 
 
@@ -208,7 +208,7 @@ def dynamics():
     atoms = bulk("Si", cubic=True)
     atoms.rattle(0.1, seed=1)
     atoms.calc = calculator("si_hot", 20000)
-    of_forces = np.abs(calculate_numerical_forces(atoms, eps=1e-3, iatoms=[0, 3]) - atoms.get_forces()[[0, 3]]).max()
+    of_forces = np.abs(calculate_numerical_forces(atoms, eps=3e-4, iatoms=[0, 3]) - atoms.get_forces()[[0, 3]]).max()
     of_stress = np.abs(calculate_numerical_stress(atoms, eps=1e-4) - atoms.get_stress()).max()
     lines = [
         f"Against finite differences at 20,000 K (a rattled crystal): forces within {of_forces:.0e} eV/Å, stress within "

@@ -95,8 +95,8 @@ class DataConfig(Section):
     but count neither for the range of the training data nor for the scale of energies."""
     hot: Names = ()
     """Data sets with energies, forces and stress of some of the structures of ``files``, by their names, at other
-    temperatures of the electrons, one in each file ("electronic_temperature_K" in its settings). The model learns the
-    changes of the free energy. It needs [dos], and energies that are linear in the features, [energy] widths = []."""
+    temperatures of the electrons, one in each file ("electronic_temperature_K" in its settings). The model learns these
+    free energies. It needs [dos], and energies that are linear in the features, [energy] widths = []."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1, json_schema_extra=needed("need 0 <= fraction < 1"))] = 0.1
     """Share of the training structures that is held out at random for validation, where no structure is in
     ``validation``. Trajectories, whose structures are similar to the next, are held out in pieces."""
