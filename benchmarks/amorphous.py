@@ -34,7 +34,7 @@ from ase_mlelec.data.frames import read_hdf5
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 sys.path.insert(0, str(EXAMPLES / "dft"))
-import silicon
+import silicon_labels as silicon
 
 STEPS, BOND, BULK_MODULUS = 12000, 2.9, 94.4  # of 2 fs; Å; GPa, of the crystal in DFT (EOS.md)
 MESH = {8: 4, 64: 2}  # k-points along each side, of one density

@@ -179,11 +179,11 @@ def run_script(name, folder):
     from ase.build import bulk, molecule
 
     if name == "silicon":
-        import silicon
+        import silicon_labels
 
         atoms = bulk("Si")
         atoms.rattle(0.05, seed=1)
-        return silicon.calculate_energy(atoms, folder / name, (2, 2, 2), 4, 10.0), folder / name / "scf.out"
+        return silicon_labels.calculate_energy(atoms, folder / name, (2, 2, 2), 4, 10.0), folder / name / "scf.out"
     if name == "aluminium":
         import aluminium
 

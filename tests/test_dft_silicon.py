@@ -11,8 +11,9 @@ from ase.neighborlist import neighbor_list
 from ase_mlelec.data.frames import read_hdf5
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
-import silicon
+import silicon_labels
 import silicon_lattices
+import silicon_structures
 
 DATA = Path(__file__).parents[1] / "examples" / "data" / "silicon.h5"
 MADE = {
@@ -46,13 +47,18 @@ def test_structures_of_the_data_can_be_made_again(stored, phase):
             atoms, frame = make(phase, n_atoms, 0, low + (high - low) * (k + 0.5) / count, first + k), stored[name]
             np.testing.assert_allclose(atoms.cell.array, frame.atoms.cell.array, atol=1e-7)
             np.testing.assert_allclose(atoms.positions, frame.atoms.positions, atol=1e-7)
-            assert frame.group == silicon.role(name, atoms.get_volume() / n_atoms)
+            assert frame.group == silicon_labels.role(name, atoms.get_volume() / n_atoms)
             found += 1
     assert found >= 10
 
 
 def test_no_seed_twice():
-    plans = (silicon.PLAN, silicon.MODEL_PLAN, silicon.LARGE_PLAN, silicon.OBLIQUE_PLAN)
+    plans = (
+        silicon_structures.PLAN,
+        silicon_structures.MODEL_PLAN,
+        silicon_structures.LARGE_PLAN,
+        silicon_structures.OBLIQUE_PLAN,
+    )
     plans += (silicon_lattices.DENSE_PLAN, silicon_lattices.LATTICE_PLAN, silicon_lattices.GLASS_PLAN)
     seeds = [first + k for plan in plans for _, _, ts, _, _, count, first in plan for k in range(len(ts) * count)]
     assert len(set(seeds)) == len(seeds) and max(seeds) < 1000
@@ -93,4 +99,4 @@ def test_sheared_keeps_the_volume():
 def test_mesh_of_beta_tin_has_its_symmetry():
     atoms = silicon_lattices.beta_tin(2, 14.5, 0.55)
     atoms.info["phase"] = "tin"
-    assert silicon.meshes(atoms) == ((13, 13, 13),) * 2
+    assert silicon_labels.meshes(atoms) == ((13, 13, 13),) * 2

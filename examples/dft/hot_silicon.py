@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from hot_electrons import label
 from scipy.special import erfc
-from silicon import BANDS_PER_ATOM as FORMER_BANDS
-from silicon import ELECTRONIC_TEMPERATURE, PULAY_VIRIAL, WIDTH
+from silicon_labels import BANDS_PER_ATOM as FORMER_BANDS
+from silicon_labels import ELECTRONIC_TEMPERATURE, PULAY_VIRIAL, WIDTH
 
 from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
 from ase_mlelec.io.projections import broaden
