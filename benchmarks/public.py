@@ -51,8 +51,8 @@ Written by `benchmarks/public.py`: `mlelec init` and `mlelec train` without any 
 test parts (energy meV/atom / forces meV/Å), which training does not see; shares (%) within one / two error bars of
 energies, then of forces. While the method was written the tests were looked at: Mo eleven times, Ta eight,
 MgO 1 eight, acetylacetone and Cu seven, Si six, water and MgO 2 five, ethanol three times, others at most twice. After
-looks at Mo the limit of the weight of energies was changed, and after one at Si the number of weights in trials of cutoffs; a
-look at acetylacetone, whose errors had risen by a third with that, led to trials on twice as many structures, which
+looks at Mo the limit of the weight of energies was changed, and after one at Si the number of weights in trials of cutoffs;
+a look at acetylacetone, whose errors had risen by a third with that, led to trials on twice as many structures, which
 validation decided. Other constants were chosen on parts of training data. Bars are calibrated on structures that are
 left out of the fit. The error of the energies of Ta is nearly all that of one of 72 structures, as
 MAE and RMSE show; two tests are denser than all that train (5.3 and 6.1 Å^3 per atom). Its force error is that of two
