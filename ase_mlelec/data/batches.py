@@ -42,8 +42,9 @@ class Batch:
         FixedStructures of a descriptor that is trained, and the structures of the batch among them; None for none.
     label_weights : dict of Tensor [B]
         Further weights of the labels that have some.
-    shares : dict of (float, float) or None
-        Of a batch that is a part of another: its share of the structures with a label, and of their atoms.
+    shares : dict of (float, float, float) or None
+        Of a batch that is a part of another, by tuple of labels: its share of the structures with one of them, of the
+        atoms of these, and of those atoms that have a value.
     """
 
     system: System
@@ -60,7 +61,12 @@ class Batch:
 
     def mean(self, name: str, values: torch.Tensor, *, of_atoms: bool = False) -> torch.Tensor:
         """Mean of values of the structures, or of the atoms, with a label; the addend of this part to that of the whole."""
-        return values.mean() if self.shares is None else values.mean() * self.shares[name][of_atoms]
+        return values.mean() * self.share(name, of="atoms" if of_atoms else "structures")
+
+    def share(self, *names: str | None, of: str) -> float:
+        """Share of this part in the whole: of the "structures" that have a label, their "atoms", or "values" of these."""
+        labels = tuple(name for name in names if name)
+        return 1.0 if self.shares is None else self.shares[labels][("structures", "atoms", "values").index(of)]
 
     def scaled(self, name: str, weights: torch.Tensor) -> torch.Tensor:
         """Weights of all structures, or of all atoms for labels by atom, times the weights of a label."""

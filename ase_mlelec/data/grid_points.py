@@ -14,6 +14,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 from tqdm import tqdm
 
+from ase_mlelec import processes
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors import Bispectrum, Descriptor
@@ -157,6 +158,8 @@ class ArrayCache:
 
     def __init__(self, path: str | PathLike, descriptor: Descriptor) -> None:
         self.path = Path(path)
+        if processes.rank():  # the first process alone writes
+            return
         with h5py.File(self.path, "a") as file:
             if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
                 raise ValueError(f"{self.path} holds fingerprints of another kind; remove it")
@@ -164,7 +167,7 @@ class ArrayCache:
     def fill(
         self, names: Sequence[str], compute: Callable[[int], Tensor], *, progress: bool = True, title: str = "arrays"
     ) -> None:
-        """Compute the arrays that the file lacks.
+        """Compute the arrays that the file lacks; processes that work together share them.
 
         Parameters
         ----------
@@ -174,11 +177,22 @@ class ArrayCache:
         progress : bool
             Whether to show a progress bar with this ``title``.
         """
-        with h5py.File(self.path, "a") as file:
-            missing = [k for k, name in enumerate(names) if name not in file]
-            for k in tqdm(missing, disable=None if progress else True, desc=title, unit=" snapshots"):
-                file[names[k]] = compute(k).numpy()
-                file.flush()
+        missing = processes.of_first([] if processes.rank() else self._missing(names))
+        hidden = None if progress and processes.rank() == 0 else True
+        with tqdm(total=len(missing), disable=hidden, desc=title, unit=" snapshots") as bar:
+            while some := missing[: processes.world()]:
+                missing = missing[len(some) :]
+                arrays = processes.in_turn([compute(k).numpy() for k in processes.mine(some)])
+                if processes.rank() == 0:
+                    with h5py.File(self.path, "a") as file:
+                        file.update({names[k]: array for k, array in zip(some, arrays)})
+                bar.update(len(some))
+        processes.gathered(None)  # the file is complete
+
+    def _missing(self, names):
+        """Places of the names that the file lacks."""
+        with h5py.File(self.path) as file:
+            return [k for k, name in enumerate(names) if name not in file]
 
     def __getitem__(self, name: str) -> Tensor:
         with h5py.File(self.path) as file:

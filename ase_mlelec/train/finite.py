@@ -52,22 +52,28 @@ def take_step(
         For loss and gradient, before a parameter changes.
     """
     optimizer.zero_grad()
+    total = torch.zeros(())
     for value in values:  # one graph at a time
-        require_finite("loss", value)
+        if shared:
+            total = total + value.detach().cpu()
+        else:
+            require_finite("loss", value)
         value.backward(inputs=parameters)
-    if shared:
-        _add_gradients(parameters)
+    if shared:  # all processes find NaN in the same step, or the others would wait for one that has stopped
+        require_finite("loss", _add_gradients(parameters, total))
     require_finite("gradient", torch.nn.utils.clip_grad_norm_(parameters, largest_gradient))
     optimizer.step()
     require_finite("parameters", *parameters)
 
 
-def _add_gradients(parameters):
-    """Replace the gradients by their sums over all processes."""
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+def _add_gradients(parameters, loss):
+    """Replace the gradients by their sums over all processes; returns the sum of the losses."""
+    flat = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters]
+    flat = torch.cat([*flat, loss.reshape(1).to(flat[0])])
     processes.sum_up(flat)
-    for p, part in zip(parameters, flat.split([p.numel() for p in parameters])):
+    for p, part in zip(parameters, flat[:-1].split([p.numel() for p in parameters])):
         p.grad = part.reshape(p.shape).clone()
+    return flat[-1]
 
 
 def refuse_model(model: torch.nn.Module, what: str) -> None:

@@ -177,10 +177,12 @@ class FrameProblem:
         """Loss of the part of a batch that this process has; nothing where it has none."""
         own, squares = list(processes.mine(batch)), {}
         if own:
-            part = replace(self.train.batch(own), shares=_shares(self.train, own, batch, self.of_batch.labels))
+            shares = _shares(self.model, self.train, own, batch, self.of_batch)
+            part = replace(self.train.batch(own), shares=shares)
             value, squares = self.of_batch(self.model, part, ratio)
             yield value
-        self.squares = processes.summed({name: float(square.detach()) for name, square in squares.items()})
+        found = processes.summed({name: float(square.detach()) for name, square in squares.items()})
+        self.squares = {name: found[name] for name in (*self.of_batch.sources, *found) if name in found}  # as by one
 
     def errors(self) -> dict[str, float]:
         if self.held is None:
@@ -196,15 +198,26 @@ class FrameProblem:
         return explained(failure, self.model, self.train, batch, self.of_batch, ratio, step, rate, self.parameters)
 
 
-def _shares(batches, own, whole, labels):
-    """Share of the structures ``own`` in ``whole`` among those with a label, and among their atoms, dict by label."""
-    sizes = [
-        np.array([[1, len(batches.systems[k].positions)] for k in chosen])[:, :, None]
-        * np.array([[name in batches.labels[k] for name in labels] for k in chosen])[:, None]
-        for chosen in (own, whole)
-    ]
-    mine, every = (each.sum(axis=0) for each in sizes)
-    return dict(zip(labels, (mine / np.maximum(every, 1)).T.tolist()))
+def _shares(model, batches, own, whole, loss):
+    """Shares of the structures ``own`` in those of ``whole`` that have some of the labels, dict by labels.
+
+    Each is the share of the structures, of their atoms, and of the atoms with a value; labels are tuples of names.
+    """
+    sources = [tuple(filter(None, names)) for names in getattr(loss, "sources", {}).values()]
+    wanted = {(name,) for name in loss.labels} | set(sources)
+    sizes, found = {k: _sizes(model, batches.systems[k].numbers, loss.quantity) for k in whole}, {}
+    for labels in wanted:
+        mine, every = (
+            sum((sizes[k] for k in chosen if any(name in batches.labels[k] for name in labels)), start=np.zeros(3))
+            for chosen in (own, whole)
+        )
+        found[labels] = (mine / np.maximum(every, 1)).tolist()
+    return found
+
+
+def _sizes(model, numbers, quantity):
+    """Of a structure: 1, number of atoms, number of atoms with a value."""
+    return np.array([1, len(numbers), int(model.is_center(numbers, quantity).sum())])
 
 
 def _weight_text(name, weight):

@@ -79,7 +79,7 @@ class EnergyLoss:
     strong_force: float | None = None
     quantity: ClassVar = "energy"
     moves_atoms: ClassVar = True
-    can_be_shared: ClassVar = True  # among processes, as all its means are those of Batch.mean
+    can_be_shared: ClassVar = True  # among processes, as all its means are multiplied by Batch.share
     sources: ClassVar = {
         "energy_eV_per_atom": ("energy",),
         "forces_eV_per_A": ("forces",),
@@ -223,6 +223,7 @@ class AtomicLoss:
     atomic: float = 1.0
     total: float = 0.0
     moves_atoms: ClassVar = False
+    can_be_shared: ClassVar = True
     of_structures: ClassVar = True  # whether sums over structures have errors, too
     quantity: ClassVar[str]
     errors: ClassVar[tuple[str, ...]] = ("atomic", "total_per_atom")  # names of the mean squared errors
@@ -248,14 +249,18 @@ class AtomicLoss:
         loss, squares = batch.system.positions.new_zeros(()), {}
         if atomic is not None and len(atomic):
             weights = batch.weights_of(QUANTITIES[self.quantity].atomic)
-            weighted, squares[self.errors[0]] = mean_squares(atomic, weights[owners])
-            loss = loss + self.atomic * weighted
+            share = batch.share(QUANTITIES[self.quantity].atomic, of="values")
+            weighted, square = mean_squares(atomic, weights[owners])
+            squares[self.errors[0]] = share * square
+            loss = loss + share * self.atomic * weighted
         if total is not None:
             counts = batch.system.sum_per_system(model.is_center(batch.system.numbers, self.quantity).to(total.dtype))
             total = total.reshape(len(total), -1) / counts[structures].clamp(min=1)[:, None]
             weights = weights_of_sums(batch, self.quantity)[structures]
-            weighted, squares[self.errors[1]] = mean_squares(total, weights)
-            loss = loss + self.total * weighted + self.of_sums(model, total, weights)
+            share = batch.share(*self.sources[self.errors[1]], of="structures")
+            weighted, square = mean_squares(total, weights)
+            squares[self.errors[1]] = share * square
+            loss = loss + share * (self.total * weighted + self.of_sums(model, total, weights))
         return loss, squares
 
     def of_sums(self, model: Model, errors: Tensor, weights: Tensor) -> Tensor | float:
@@ -328,8 +333,9 @@ class VectorLoss(AtomicLoss):
             return loss, squares
         error = batch.matching(label, slopes_of_sums(model, batch, self.quantity)) - batch.labels[label]
         weights = batch.matching(label, batch.weights_of(label)[batch.system.batch])
-        weighted, squares[self.errors[2]] = mean_squares(error, weights)
-        return loss + self.born * weighted, squares
+        weighted, square = mean_squares(error, weights)
+        share = batch.share(label, of="atoms")
+        return loss + share * self.born * weighted, squares | {self.errors[2]: share * square}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Problem(Protocol):
         Norm to which longer gradients are cut.
     squares : dict, optional
         Mean squared errors of the last batch, whose means become training errors of the learning curve.
+    shared : bool, optional
+        Whether ``loss`` gives the addends of this process to the loss of a batch, so that gradients are to be added.
     validation_cost : float, optional
         Time of ``errors`` over the time of a step, about.
     """

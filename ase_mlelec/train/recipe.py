@@ -43,8 +43,6 @@ def train(config: Config, progress: bool | Log = True) -> Model | list[Model]:
 
 def train_members(config: Config, progress: bool | Log = True) -> Iterator:
     """Train the members of a committee one after the other: iterator over (Config of the member, Model)."""
-    if processes.world() > 1 and (config.hamiltonian or config.ldos):
-        raise ValueError("processes of torchrun share the training of quantities of atoms only; start a single process")
     cache = (config.folder / config.output.model).with_suffix(".fingerprints.h5")  # the same for all members
     recipe: Callable[..., Model] = train_hamiltonian if config.hamiltonian else train_frames
     if config.ldos:
@@ -54,6 +52,7 @@ def train_members(config: Config, progress: bool | Log = True) -> Iterator:
             with explained(partial(_how_to_go_on, member)):
                 model = recipe(member, progress=progress)
             yield member, model
+        processes.gathered(None)  # none reads it any more
         cache.unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.heads.hamiltonian.blocks import HamiltonianHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.finite import Diverged, NotFinite
@@ -42,10 +43,11 @@ def category_scales(head: HamiltonianHead, items: Sequence[Item], batch_size: in
     The errors of a new head are those of its linear parts alone.
     """
     totals: dict = {}
-    for start in range(0, len(items), batch_size):
+    for start in processes.mine(range(0, len(items), batch_size)):
         for name, error in category_errors(head, items[start : start + batch_size]).items():
             square, count = totals.get(name, (0.0, 0))
-            totals[name] = square + float(error.square().sum()), count + len(error)
+            totals[name] = [square + float(error.square().sum()), count + len(error)]
+    totals = processes.summed(totals)
     return {name: max((square / count) ** 0.5, 1e-5) for name, (square, count) in totals.items()}
 
 
@@ -155,11 +157,20 @@ class HamiltonianProblem:
     def batches(self, step: int) -> Iterator:
         yield batch_of_step(len(self.items), self.batch_size, self.seed, step)
 
+    @property
+    def shared(self) -> bool:
+        """Whether each of several processes takes a part of a batch."""
+        return processes.world() > 1
+
     def loss(self, batch: Sequence[int], ratio: float) -> Iterator:
-        errors = category_errors(self.head, [self.items[k] for k in batch])
-        squares = {name: error.square().mean() for name, error in errors.items()}
-        self.squares = {f"training_{name}": square.detach() for name, square in squares.items()}
-        yield self._summed(squares, self.scales)
+        own = [self.items[k] for k in processes.mine(batch)]
+        errors = category_errors(self.head, own) if own else {}
+        counts = processes.summed({name: len(error) for name, error in errors.items()})
+        squares = {name: error.square().sum() / counts[name] for name, error in errors.items()}
+        if squares:
+            yield self._summed(squares, self.scales)
+        found = processes.summed({name: float(square.detach()) for name, square in squares.items()})
+        self.squares = {f"training_{name}": found[name] for name in (*CATEGORIES, "levels") if name in found}
 
     def _summed(self, squares, scales):
         return sum(self.weights[name] * square / scales[name] ** 2 for name, square in squares.items())

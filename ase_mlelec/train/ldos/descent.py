@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.data.grid_points import GridData, GridItem
 from ase_mlelec.heads import LDOSHead
 from ase_mlelec.model import Model
@@ -54,12 +55,15 @@ def refit_last_layer(head: LDOSHead, data: GridData, dos_weight: float, hold: fl
 def normal_equations(head: LDOSHead, data: GridData, dos_weight: float, hold: float = 0.0) -> tuple:
     """(N [H + 1, H + 1], R [H + 1, S]), float64: scale W of refit_last_layer is N^-1 R."""
     regression, n_points, pull = RidgeRegression(), 0, 0.0
-    for item in (data[k] for k in range(len(data))):
+    for item in (data[k] for k in processes.mine(range(len(data)))):
         layers = torch.nn.functional.pad(head.activations(item.features).double(), (0, 1), value=1.0)
         h, root = layers[item.points], (dos_weight * len(item.points)) ** 0.5
         regression.add(h, item.ldos)
         regression.add(root * layers.mean(dim=0, keepdim=True), root * item.dos.double()[None] / item.volume)
         pull, n_points = pull + hold * float((h**2).mean()) * len(h), n_points + len(h)
+    if processes.world() > 1:
+        regression.load(processes.summed(regression.state()))
+        n_points, pull = processes.summed([n_points, pull])
     start = head.scale * torch.cat([head.last.weight.T, head.last.bias[None]]).double()
     share = len(data) / n_points
     return tuple(share * part for part in regression.equations(ridge=RIDGE + pull / regression.size, start=start))
@@ -222,18 +226,24 @@ class LDOSProblem:
             for parts in zip_longest(*chosen):
                 yield [(k, part) for k, part in zip(places, parts) if part is not None]
 
+    @property
+    def shared(self) -> bool:
+        """Whether each of several processes takes a part of a batch."""
+        return processes.world() > 1
+
     def loss(self, batch: Sequence[tuple[int, GridItem]], ratio: float) -> Iterator:
         n_points = sum(len(part.points) for _, part in batch)
-        self.squares = {}
-        for k, part in batch:
+        found: dict = {}
+        for k, part in processes.mine(batch):
             value, squares = self.of_item(self.head, part)
-            if not bool(torch.isfinite(value)):
+            if not self.shared and not bool(torch.isfinite(value)):
                 raise NotFinite("loss", [k])
             share = len(part.points) / n_points  # every point counts the same
             for name, square in squares.items():
                 name = f"training_{name}"
-                self.squares[name] = self.squares.get(name, 0.0) + share * square.detach()
+                found[name] = found.get(name, 0.0) + share * float(square.detach())
             yield value * share
+        self.squares = processes.summed(found)
 
     def errors(self) -> dict:
         value, errors = mean_errors(self.head, self.held, self.of_item)
@@ -261,9 +271,10 @@ def mean_errors(head: LDOSHead, data: GridData, loss: LDOSLoss) -> tuple:
     """(mean loss, dict of root mean square errors) over all snapshots."""
     total = 0.0
     squares: dict = {}
-    for k in range(len(data)):
+    for k in processes.mine(range(len(data))):
         value, errors = loss(head, data[k])
         total += float(value)
         for name, square in errors.items():
             squares[name] = squares.get(name, 0.0) + float(square)
+    total, squares = (processes.summed({"sums": found})["sums"] for found in (total, squares))
     return total / len(data), {name: (square / len(data)) ** 0.5 for name, square in squares.items()}
