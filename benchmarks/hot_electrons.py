@@ -61,8 +61,8 @@ ALUMINIUM = """
 ## Aluminium: a model trained by this script with examples/al_hot.toml ({})
 
 Four atoms, T_0 20,000 K. k points: 8^3 at 5,000 K, 6^3 at 10,000 K, 4^3 above, where 6^3 differ by 0.9 meV/atom. At 933 K
-free energies at 8^3 differ by 16 meV/atom from those at 6^3, too much for a comparison. The model has learned no second
-temperature, so that it is its *DOS alone*.
+free energies at 8^3 differ by 16 meV/atom from those at 6^3, too much for a comparison. The model has learned 14
+structures at each other temperature.
 """
 HEAD = (
     "T (K)",
@@ -109,7 +109,7 @@ def calculator(model, temperature):
 
 def alone(model):
     """The model with the density of states alone."""
-    found = copy.copy(load_model(model))
+    found = copy.deepcopy(load_model(model))
     found.hot = None
     return found
 
