@@ -41,7 +41,7 @@ class HasLinearEnergy:
 
         Returns (environments, atomic energies [C], dE/dvec [E, 3], derivatives [E, 3] of every direction, list).
         """
-        (weights, constants), bars = self.linear_head, self.linear_bars  # type: ignore[misc]
+        (weights, constants), bars = self.linear_head, self.linear_bars
         every = torch.cat([weights[None], bars.directions.to(weights)])
         environment, sums, (gradient, *others) = self.descriptor_of("energy").sums_with_environment(
             system, edges, every
@@ -66,13 +66,11 @@ class HasLinearEnergy:
         return hasattr(head, "is_linear") and head.is_linear()
 
     @property
-    def linear_head(self) -> tuple[Tensor, Tensor] | None:
-        """Weights [species, F] of the features and constants [species], eV, of a linear energy, or None.
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """Weights [species, F] of the features and constants [species], eV, of a linear energy.
 
         They are computed again where an array of the head has changed.
         """
-        if not self.has_linear_energy:
-            return None
         head = self.heads["energy"]
         arrays = [*head.parameters(), *head.buffers()]
         state = [(id(head), array.data_ptr(), array._version) for array in arrays]

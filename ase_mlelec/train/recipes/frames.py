@@ -109,15 +109,7 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
     refuse_model(model, config.output.model)  # before error bars are made of it
-    factors = {
-        name: arranged(inverse_factor(fitted.normal, 0.0), model.heads[name].nets)
-        for name, fitted in fits.items()
-        if fitted.normal is not None
-    }
-    log.tell("making error bars")
-    more = {name: fitted.left_out for name, fitted in fits.items() if fitted.left_out is not None}
-    report = add_error_bars(model, parts["train"], parts["validation"], factors=factors, left_out=more, progress=log)
-    log.tell(told(report))
+    _make_error_bars(model, parts, fits, log)
     held_out = _errors(model, parts, "validation")
     with hot_energies_kept(model):
         for fitted in fits.values():
@@ -133,6 +125,19 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     model.metadata |= {"errors": held_out, "training": training}
     far.complete(model)
     return save(model, config, spent)
+
+
+def _make_error_bars(model, parts, fits, log):
+    """Give the model what its error bars need; ``fits`` are those in closed form by quantity."""
+    factors = {
+        name: arranged(inverse_factor(fitted.normal, 0.0), model.heads[name].nets)
+        for name, fitted in fits.items()
+        if fitted.normal is not None
+    }
+    log.tell("making error bars")
+    more = {name: fitted.left_out for name, fitted in fits.items() if fitted.left_out is not None}
+    report = add_error_bars(model, parts["train"], parts["validation"], factors=factors, left_out=more, progress=log)
+    log.tell(told(report))
 
 
 def _far_part(parts, config, described, log, chosen):
