@@ -83,17 +83,17 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
 
 
 def _stored(name, tensor):
-    """Array as it is written: posteriors, and layers of nets whose numbers are those of it, in single precision.
+    """Array as it is written: posteriors and layers of nets whose numbers are those of it in single precision.
 
-    Posteriors, drawn layers and what closed forms put behind them for spectra are rounded when they are made. Other arrays
-    keep the precision of the model.
+    Most posteriors, drawn layers and what closed forms put behind them for spectra are rounded when they are made. Other
+    arrays keep the precision of the model.
     """
     tensor = tensor.detach().cpu().contiguous()
     if not tensor.is_floating_point():
         return tensor
     single = tensor.float()
-    alike = any(part in name for part in (".hidden.", ".last.")) and bool((single.to(tensor.dtype) == tensor).all())
-    return single if alike or name.startswith("posteriors.") else tensor
+    rounded = name.startswith("posteriors.") or any(part in name for part in (".hidden.", ".last."))
+    return single if rounded and bool((single.to(tensor.dtype) == tensor).all()) else tensor
 
 
 def _described(part):

@@ -203,7 +203,8 @@ def _posterior(model, name, train, validation, ridges, factor=None, *, log):
     """Posterior of a head, without scales; factors by which errors grow where a structure is left out, dict by label."""
     head = model.heads[name]
     if factor is not None:
-        found = Posterior.from_factors(factor, torch.ones(1, 1).to(factor), n_species=len(head.nets.last))
+        one, n_species = torch.ones(1, 1).to(factor), len(head.nets.last)
+        found = Posterior.from_factors(factor, one, n_species=n_species, rounded=False)
         _set_edge(found, model, name, train, log)
         return found, {} if validation else _larger_errors(model, name, train, factor, log)
     normal, residuals = _normal(model, name, train, log)
@@ -303,8 +304,8 @@ def _set_edge(posterior, model, name, frames, log):
     for k in range(len(posterior.edge)):
         own = z[nets == k]
         if len(own):
-            posterior.center[k] = own.mean(dim=0).float()
-            edge = posterior.leverages(own, nets[nets == k]).max().float()
+            posterior.center[k] = own.mean(dim=0)
+            edge = posterior.leverages(own, nets[nets == k]).max()
             posterior.edge[k] = edge if edge > 0 else 1.0
 
 

@@ -97,15 +97,19 @@ class Posterior(torch.nn.Module):
         self.register_buffer("edge", torch.ones(n_species))
 
     @classmethod
-    def from_factors(cls, inputs: Tensor, outputs: Tensor, *, n_species: int, ridge: float = 0.0) -> "Posterior":
+    def from_factors(
+        cls, inputs: Tensor, outputs: Tensor, *, n_species: int, ridge: float = 0.0, rounded: bool = True
+    ) -> "Posterior":
         """Posterior from X [P, K], with the rows of one species after the other, and Y [O, Q].
 
-        Both are rounded to float32, the precision of files.
+        Both are ``rounded`` to float32, which halves files, unless the ridge is so small that this would show: where data
+        determine sums of weights alone, X has numbers of the size of ridge^(-1/2) that cancel in all results.
         """
         n_outputs, rank = outputs.shape
         found = cls(n_species, len(inputs) // n_species - 1, inputs.shape[1], n_outputs, rank, ridge=ridge).to(inputs)
-        found.inputs.copy_(inputs.float().reshape(found.inputs.shape))
-        found.outputs.copy_(outputs.float())
+        inputs, outputs = (part.float() if rounded else part for part in (inputs, outputs))
+        found.inputs.copy_(inputs.reshape(found.inputs.shape))
+        found.outputs.copy_(outputs)
         return found
 
     def arguments(self) -> dict[str, Any]:
