@@ -53,7 +53,7 @@ def test_core_and_ranges(data, capsys):
     energies = [
         DeepPotCalculator(each, on_extrapolation="ignore").get_potential_energy(images[0]) for each in (old, model)
     ]
-    assert energies[0] == energies[1]
+    assert energies[0] == pytest.approx(energies[1], rel=1e-14)  # the core adds nothing here
     calc = DeepPotCalculator(model)
     assert max(calc.get_extrapolation(atoms=atoms).max() for atoms in images[:5]) < 1.01
     assert calc.extrapolations == {}
