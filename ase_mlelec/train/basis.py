@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.system import System
+from ase_mlelec.train.checkpoint import KeptScores
 from ase_mlelec.train.energy_rows import n_rows
 from ase_mlelec.train.linear_energy import fit_by_choice
 from ase_mlelec.train.losses import EnergyLoss
@@ -130,6 +133,7 @@ def choose_basis(
     *,
     species: Sequence[str],
     inner: float,
+    checkpoint: str | PathLike | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Basis:
     """Choose cutoffs by trials with small bases on some of the structures, and the size from the number of labels.
@@ -140,6 +144,8 @@ def choose_basis(
         Structures to train on, and structures by whose errors the cutoffs are chosen.
     inner : float, Å
         Inner end of the radial functions.
+    checkpoint : path, optional
+        Keeps the scores of the trials, which are not made again.
     tell : callable
         Gets a line before the trials, and one for every trial.
     """
@@ -151,13 +157,17 @@ def choose_basis(
     start = first_basis(frames, len(species))
     some, few = (some_of(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
     few = _with_all_energies(few, held)
-    scores: dict[Basis, float] = {}
+    identity = {
+        "frames": [part.fingerprint() for part in (frames, held)],
+        "loss": f"{type(loss).__name__} {vars(loss)}",
+        "model": f"{list(species)} {inner:g} {in_trials}",
+    }
+    kept = KeptScores(checkpoint, identity)
     tell(f"choosing cutoffs by trials with small bases on {len(some)} of {len(frames)} structures")
 
     def score(basis):
-        if basis not in scores:
-            scores[basis] = _trial(basis.sized(in_trials), some, few, loss, species, inner, tell)
-        return scores[basis]
+        trial = partial(_trial, basis.sized(in_trials), some, few, loss, species, inner, tell)
+        return kept.of(f"{basis.far:g} {basis.near:g}", trial)
 
     best = start
     for name, factors in FACTORS.items():

@@ -6,12 +6,14 @@ without unpickling code.
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.atomic_write import not_written, replacing
 from ase_mlelec.checks import printable
 
@@ -90,6 +92,41 @@ def check_identity(
     other = [f"{key} {stored.get(key)}, this one {mine}" for key, mine in compared.items() if stored.get(key) != mine]
     if other:
         raise ValueError(f"{path} belongs to another run: {'; '.join(other)}; remove it or choose another checkpoint")
+
+
+class KeptScores:
+    """Scores of trials, which an interrupted training finds again in a checkpoint.
+
+    Processes that work together (see ase_mlelec.processes) keep none.
+
+    Parameters
+    ----------
+    path : path or None
+        Written after every trial; None to keep none. Scores of another ``identity`` are not used, and are written over.
+    identity : dict
+        Data and settings of the trials.
+
+    Raises
+    ------
+    ValueError
+        For a damaged checkpoint.
+    """
+
+    def __init__(self, path: str | PathLike | None, identity: Mapping[str, Any]) -> None:
+        self.path = None if path is None or processes.world() > 1 else Path(path)
+        self.identity, self.scores = dict(identity), {}
+        if self.path and self.path.exists():
+            state = load_checkpoint(self.path)
+            if state.get("identity") == self.identity:
+                self.scores = state["scores"]
+
+    def of(self, name: str, trial: Callable[[], float]) -> float:
+        """Score of the trial ``name``, which is made where its score is not known."""
+        if name not in self.scores:
+            self.scores[name] = trial()
+            if self.path:
+                save_checkpoint(self.path, {"identity": self.identity, "scores": self.scores})
+        return self.scores[name]
 
 
 def _digest(file, size):

@@ -308,6 +308,37 @@ def test_basis_by_trials(monkeypatch):
     assert found.near <= found.far
 
 
+def test_trials_of_an_interrupted_training_are_kept(tmp_path, monkeypatch):
+    """No trial is made twice for the same data; others make their own."""
+    frames, made = make_frames(16), []
+
+    def trial(tried, *rest):
+        if len(made) == stop:
+            raise KeyboardInterrupt
+        made.append((tried.far, tried.near))
+        return tried.near + 0.1 * tried.far  # the shortest is best
+
+    def chosen(first=0):
+        parts = frames.take(list(range(first, 12))), frames.take(list(range(12, 16)))
+        return choose_basis(*parts, LOSS, species=["Cu"], inner=2.0, checkpoint=tmp_path / "c.checkpoint")
+
+    monkeypatch.setattr(basis, "_trial", trial)
+    stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        chosen()
+    stop = None
+    found = chosen()
+    n = len(made)
+    assert len(set(made)) == n > 3
+    assert chosen() == found
+    assert len(made) == n
+    chosen(first=1)
+    assert len(made) == 2 * n
+    (tmp_path / "c.checkpoint").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"c\.checkpoint is truncated or no checkpoint; remove it"):
+        chosen()
+
+
 def test_blocks_are_held_out():
     frames = make_frames(24)
     seen, held = chooses_by(frames)
@@ -328,6 +359,7 @@ def test_in_one_command(tmp_path, monkeypatch):
     table = {"data": {"files": ["cu.h5"]}, "output": {"model": "cu.safetensors"}, "energy": {"widths": []}}
     found = train(parse_config(table | {"power_spectrum": {}}, tmp_path), progress=False)
     again = train(parse_config(table | {"power_spectrum": {}}, tmp_path), progress=False)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".h5", ".safetensors"}  # no checkpoint
     chosen = found.metadata["training"]["closed_form"]["energy"]
     assert set(chosen) == {"ridge", "weights", "errors", "orders"}
     assert chosen["orders"] == found.descriptor.arguments()["orders"]

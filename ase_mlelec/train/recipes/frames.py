@@ -36,7 +36,7 @@ from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, hot_energies_kept, read_hot
-from ase_mlelec.train.recipes.linear_energy import Fitted, fit_energy, orders_of, without_absurd
+from ase_mlelec.train.recipes.linear_energy import ROWS, TRIALS, Fitted, fit_energy, orders_of, without_absurd
 from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
 from ase_mlelec.train.recipes.parts import split
@@ -250,7 +250,7 @@ def train_energy(
         fitted = fit_energy(model, parts, loss, config, Log.of(progress))
         if fits is not None:
             fits["energy"] = fitted
-        return [checkpoint_of(config, "energy-rows")]
+        return [checkpoint_of(config, name) for name in (TRIALS, ROWS)]
     if len(parts.get("support", ())):
         parts = parts | {"train": join([parts["train"], parts["support"]])}
     _fit(model, "energy", loss, parts, config, options, progress, draft)

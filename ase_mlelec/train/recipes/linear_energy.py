@@ -22,6 +22,7 @@ from ase_mlelec.train.recipes.shared import checkpoint_of, inner_distance, start
 RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
 SHARE, BLOCK = 0.2, 4  # of the training structures, in blocks, by whose errors settings are chosen
 FEWEST = 12  # structures, from which some can be held out
+TRIALS, ROWS = "energy-trials", "energy-rows"  # names of checkpoints
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
     inner = options.inner or inner_distance(parts["train"])
-    basis = choose_basis(train, held, loss, species=species, inner=inner, tell=log.tell)
+    checkpoint = checkpoint_of(config, TRIALS)
+    basis = choose_basis(train, held, loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
     return basis.orders
 
 
@@ -96,7 +98,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     support, validation = parts.get("support"), parts["validation"]
     train = join([parts["train"], support]) if support else parts["train"]
     options = cast(EnergyConfig, config.energy)
-    checkpoint = checkpoint_of(config, "energy-rows")  # not that of a net of former settings
+    checkpoint = checkpoint_of(config, ROWS)  # not that of a net of former settings
     given = any(any(getattr(options, name) or ()) for name in options.loss_terms)
     seen, held = (train, train.take([])) if given else chooses_by(parts["train"])
     if not len(held):
