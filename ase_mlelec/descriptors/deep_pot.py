@@ -345,7 +345,7 @@ class DeepPotSE(Descriptor):
         if found + self.n_axis >= size:
             return None
         fast = copy.deepcopy(self)
-        fast.whole = self
+        fast.whole, fast.loops = self, None  # loops that were used have the tables of all columns
         columns = torch.cat([axes[:, :found], torch.eye(size, dtype=axes.dtype)[:, : self.n_axis]], dim=1)
         columns = columns.to(self.embedding.coefficients)
         fast.directions, fast.n_features, fast.n_frame = columns[:, :found], self.l_max * found * self.n_axis, 0

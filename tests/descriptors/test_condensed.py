@@ -12,6 +12,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.safety import TrainingRange
 from ase_mlelec.system import System
+from ase_mlelec.testing import assert_close
 
 SERIES = {"n_basis": 5, "widths": (32,)}
 KINDS = {
@@ -153,3 +154,14 @@ def test_descriptors_of_a_calculator_are_those_of_the_model():
     calc = DeepPotCalculator(model)
     assert calc.models[0].descriptor.n_features < model.descriptor.n_features
     np.testing.assert_allclose(calc.get_descriptors(atoms), wanted, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["series", "nets with empty slots"])
+def test_a_descriptor_in_use_is_condensed(kind, monkeypatch):
+    """Its compiled loops, made when it was first evaluated, are not those of the copy."""
+    pytest.importorskip("numba")
+    monkeypatch.setenv(SWITCH, "1")
+    whole, _ = settled(**KINDS[kind])
+    system, edges = geometry(whole)
+    wanted, short = whole(system, edges).features, whole.condensed()
+    assert_close(short.whole_features(short(system, edges).features), wanted, 1e-9 * float(wanted.abs().max()))
