@@ -10,6 +10,7 @@ from ase import units
 from ase.calculators.calculator import CalculatorSetupError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
+from fake_cuda import gpu
 from small_data import make_frames
 from small_models import random_model
 
@@ -208,8 +209,8 @@ def test_training(tmp_path):
     assert hot == pytest.approx(0.9 * frame.labels["energy"] - 0.5 * n_atoms, abs=0.003 * cold * n_atoms)
 
 
-def test_a_mixture_of_energies_is_found_again():
-    """Its shares by the forces, its constants by the energies."""
+def mixture():
+    """Energies of two models, by temperature, and frames with those of a mixture of both and other constants."""
     cold = Model(random_model(0).descriptor, {"energy": random_model(0).heads["energy"]})
     warm, wanted = copy.deepcopy(cold), copy.deepcopy(cold)
     nets = [model.heads["energy"].nets for model in (cold, warm, wanted)]
@@ -222,12 +223,27 @@ def test_a_mixture_of_energies_is_found_again():
     structures = [random_atoms(symbols, cell=[4.7, 6.0, 5.5], seed=2) for symbols in ("Si4O3", "Si3O3", "Si2O4")]
     labels = [{name: calc.get_property(name, atoms) for name in ("energy", "forces")} for atoms in structures]
     frames = Frames([Frame(*pair) for pair in zip(structures, labels)])
-    fitted = {1000.0: cold, 8000.0: warm}
+    return {1000.0: cold, 8000.0: warm}, frames
+
+
+def test_a_mixture_of_energies_is_found_again():
+    """Its shares by the forces, its constants by the energies."""
+    fitted, frames = mixture()
     shares = hot_energies._shares(fitted, frames)
     assert shares == pytest.approx({1000.0: 0.4, 8000.0: 0.7})
     found = hot_energies._mixture(fitted, shares, frames)
     for label in ("energy", "forces"):
         assert_close(hot_energies._values(found, frames, label), hot_energies._labels(frames, label), 1e-8)
+
+
+def test_a_mixture_of_models_on_a_gpu(monkeypatch):
+    fitted, frames = mixture()
+    with gpu(monkeypatch):
+        fitted = {temperature: model.to("cuda") for temperature, model in fitted.items()}
+        shares = hot_energies._shares(fitted, frames)
+        assert shares == pytest.approx({1000.0: 0.4, 8000.0: 0.7})
+        found = hot_energies._values(hot_energies._mixture(fitted, shares, frames), frames, "energy")
+        assert_close(found, hot_energies._labels(frames, "energy"), 1e-8)
 
 
 def test_hot_energies_stay_when_the_cold_one_changes():

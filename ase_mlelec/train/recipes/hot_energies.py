@@ -195,13 +195,13 @@ def _mixture(fitted, shares, train):
 
 @torch.no_grad()
 def _values(model, frames, label):
-    """Energies or forces of the frames that have them, as a vector."""
+    """Energies or forces of the frames that have them, as a vector on the host, where the labels are."""
     batches = Batches.for_model(model, frames, [label]).with_label(label)
     found = []
     for batch in batches.all_batches(BATCH):
         energy, derivatives = energy_and_derivatives(model, batch, [label])
         found.append((energy if label == "energy" else derivatives[label]).flatten())
-    return torch.cat(found).double()
+    return torch.cat(found).double().cpu()
 
 
 def _labels(frames, label):
