@@ -1,7 +1,10 @@
 """Gradient descent of electronic quantities by processes of torchrun has the learning curve of one process."""
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torchrun import together
 
 from ase_mlelec import processes
 from ase_mlelec.data.frames import Frame, Frames
-from ase_mlelec.data.grid_points import GridData
+from ase_mlelec.data.grid_points import ArrayCache, GridData
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.descriptors import Bispectrum, LayerMoments
 from ase_mlelec.heads import HamiltonianHead, LDOSHead
@@ -27,6 +30,8 @@ from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
 from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
 from ase_mlelec.train.ldos.standardize import standardize_ldos
 from ase_mlelec.train.losses import SpectrumLoss, TensorLoss, VectorLoss
+from ase_mlelec.train.run import OVERHEAD, Run
+from ase_mlelec.train.schedule import Schedule
 
 LABELS = {  # of structures k: some have those of atoms, some of the whole, some both
     "dos": {"ados": (0, 1, 4, 5), "dos": (1, 2, 3, 6)},
@@ -128,7 +133,7 @@ CASES += [(of_hamiltonians, "elements"), (of_hamiltonians, "levels")]
 @pytest.mark.slow
 @pytest.mark.parametrize("function, quantity", CASES, ids=[quantity for _, quantity in CASES])
 def test_the_same_curve(function, quantity, tmp_path):
-    """With two processes, and with four, of which some have no structure of a batch."""
+    """With two processes, and with three, of which some have no structure of a batch."""
     tolerance = 1e-6 if quantity == "levels" else 1e-10  # derivatives of levels are kept in single precision
     (tmp_path / "one").mkdir()
     weights, curve = function(tmp_path / "one", quantity)
@@ -160,3 +165,34 @@ def diverged():
 def test_all_processes_stop_where_one_finds_nan():
     for message in together(diverged):
         assert message.startswith("training stopped at step 1")
+
+
+def steps_within_a_budget():
+    """Number of steps of a training whose processes measured different times."""
+    problem = SimpleNamespace(parameters=list(torch.nn.Linear(1, 1).parameters()), identity={}, watched="")
+    run = Run(problem, Schedule(0.1, 0.01), None, None, seconds=100.0)
+    run.step, run.seconds = 10, 2.0 + processes.rank()
+    return run._affordable()
+
+
+@pytest.mark.slow
+def test_all_processes_plan_the_same_number_of_steps():
+    found = together(steps_within_a_budget)
+    assert found[0] == found[1] == 10 + int(98.0 / (OVERHEAD * 0.2))
+
+
+def read_and_opened_again(path):
+    """A file of fingerprints that is opened again while a process still reads it."""
+    descriptor = Bispectrum(["Al"], 3, 3.2)
+    cache = ArrayCache(path, descriptor)
+    cache.fill(["a", "b", "c"], lambda k: torch.full((2,), float(k)), progress=False)
+    if processes.rank():
+        with h5py.File(path):
+            time.sleep(1.0)
+    return [ArrayCache(path, descriptor)[name].tolist() for name in "abc"]
+
+
+@pytest.mark.slow
+def test_fingerprints_are_not_opened_to_write_while_another_process_reads(tmp_path):
+    for found in together(read_and_opened_again, tmp_path / "fingerprints.h5"):
+        assert found == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]

@@ -158,6 +158,7 @@ class ArrayCache:
 
     def __init__(self, path: str | PathLike, descriptor: Descriptor) -> None:
         self.path = Path(path)
+        processes.gathered(None)  # none reads the file any more: HDF5 opens none to write that another has open
         if processes.rank():  # the first process alone writes
             return
         with h5py.File(self.path, "a") as file:

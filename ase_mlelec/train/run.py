@@ -178,9 +178,9 @@ class Run:
             self.plan.append(Leg(self.step, self._affordable(), self.rate))
 
     def _affordable(self):
-        """Number of steps for which the budget suffices."""
-        each = processes.of_first(OVERHEAD * self.seconds / self.step)
-        return self.step + max(1, int((self.budget - self.seconds) / each))
+        """Number of steps for which the budget suffices, by the clock of the first process."""
+        each = OVERHEAD * self.seconds / self.step
+        return processes.of_first(self.step + max(1, int((self.budget - self.seconds) / each)))
 
     def finish(self) -> dict:
         """Put the best weights into the model; returns their errors, or the last errors where none is watched."""
