@@ -54,8 +54,8 @@ MgO 1 eight, acetylacetone and Cu seven, Si six, water and MgO 2 five, ethanol t
 looks at Mo the limit of the weight of energies was changed, and after one at Si the number of weights in trials of cutoffs;
 a look at acetylacetone, whose errors had risen by a third with that, led to trials on twice as many structures, which
 validation decided. Other constants were chosen on parts of training data. Bars are calibrated on structures that are
-left out of the fit. Those of energies were made of posteriors in single precision, whose rounding made them larger where
-there is one stoichiometry: with a ninth of MgO 1+2 by 13 to 18 % on test 1, at the ridge of all of it.
+left out of the fit. Those of energies were made of posteriors in single precision, whose rounding shows where there is
+one stoichiometry: without it, bars of MgO 1+2 on test 1 differ by -1 to 2 %, and their shares do not.
 The error of the energies of Ta is nearly all that of one of 72 structures, as
 MAE and RMSE show; two tests are denser than all that train (5.3 and 6.1 Å^3 per atom). Its force error is that of two
 liquids of 100 atoms, of which one trains; neither a baseline of the universal repulsion of nuclei nor more labels for
