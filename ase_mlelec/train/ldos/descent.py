@@ -276,5 +276,5 @@ def mean_errors(head: LDOSHead, data: GridData, loss: LDOSLoss) -> tuple:
         total += float(value)
         for name, square in errors.items():
             squares[name] = squares.get(name, 0.0) + float(square)
-    total, squares = (processes.summed({"sums": found})["sums"] for found in (total, squares))
+    total, squares = processes.summed(total), processes.summed(squares)
     return total / len(data), {name: (square / len(data)) ** 0.5 for name, square in squares.items()}
