@@ -209,10 +209,8 @@ def _frames(images, name, keys, source):
         without_cell += (
             atoms.cell.rank < 3 and "virial" not in labels and bool({"stress", keys.get("stress")} & of_labels)
         )
-        if (
-            len(atoms) > 1 and "virial" in labels and not labels["virial"].any()
-        ):  # what stands where none was calculated
-            del labels["virial"]
+        if len(atoms) > 1 and "virial" in labels and not labels["virial"].any():
+            del labels["virial"]  # zeros stand where none was calculated
             zeros += 1
         away.append(_free_beyond(contents, labels, len(atoms)))
         structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
