@@ -50,7 +50,7 @@ ABOUT = """\
 Written by `benchmarks/public.py`: `mlelec init` and `mlelec train` without any setting, on one core. Errors on the
 test parts (energy meV/atom / forces meV/Å), which training does not see; shares (%) within one / two error bars of
 energies, then of forces. While the method was written the tests were looked at: Mo eleven times, Ta eight,
-MgO 1 eight, acetylacetone and Cu seven, Si six, water and MgO 2 five, ethanol three times, others at most twice. After
+MgO 1 eight, acetylacetone and Cu seven, Si six, water and MgO 2 five, ethanol three times. After
 looks at Mo the limit of the weight of energies was changed, and after one at Si the number of weights in trials of cutoffs;
 a look at acetylacetone, whose errors had risen by a third with that, led to trials on twice as many structures, which
 validation decided. Other constants were chosen on parts of training data. Bars are calibrated on structures that are
