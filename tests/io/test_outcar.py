@@ -148,10 +148,12 @@ def test_folders(tmp_path):
     assert [frame.name for frame in read_all([tmp_path / "b" / "OUTCAR"])] == ["b"]
 
 
-def test_links_to_folders_above(tmp_path):
+def test_links_to_folders(tmp_path):
+    """Those to a folder beside or above lead to the same run again."""
     (tmp_path / "a").mkdir()
     write(tmp_path / "a", outcar(example(n_steps=1)))
     (tmp_path / "b").symlink_to("a")
+    (tmp_path / "a" / "above").symlink_to("..")
     assert [frame.name for frame in read_frames(tmp_path)] == ["a"]
 
 
