@@ -127,9 +127,7 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             f"{path}: read in hartree and bohr, the units of RuNNer; data in eV and Å need another format", stacklevel=5
         )
     if unread:
-        warnings.warn(
-            f"{path}: columns {unread} are not read, as Properties of the comment does not name them", stacklevel=5
-        )
+        warnings.warn(f"{path}: not read, as Properties of the comment does not name them: {unread}", stacklevel=5)
     if kind == "xsf":
         read_aenet(path, images)
     if not images:

@@ -80,7 +80,9 @@ def check_lines(path: str | PathLike) -> tuple[str, str]:
                 if number == start + 1:
                     n_columns = _n_columns(_properties(line))
                 elif number == start + 2 and not unread and len(line.split()) > n_columns:
-                    unread = f"{n_columns + 1} to {len(line.split())} (line {number})"
+                    first, last = n_columns + 1, len(line.split())
+                    unread = f"column {last}" if first == last else f"columns {first} to {last}"
+                    unread += f" (line {number})"
             if not line.endswith("\n") and len(digits) == 1 and _decimals(line) < min(digits) > FEW:
                 raise ValueError(
                     f"line {number}, the last one, is cut off: its last number has fewer digits than others"
