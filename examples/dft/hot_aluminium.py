@@ -16,9 +16,9 @@ at 4^3 k points differ by 0.9 meV/atom from those at 6^3, forces by 0.6 meV/Å (
 from pathlib import Path
 
 import numpy as np
-from hot_electrons import label, run
+from hot_electrons import gathered, label_missing, run
 
-from ase_mlelec.data.frames import Frame, Frames, read_hdf5, write_hdf5
+from ase_mlelec.data.frames import Frames, read_hdf5, write_hdf5
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.io.projections import broaden
 
@@ -51,18 +51,13 @@ def chosen():
     return mixed
 
 
-def finished(folder, temperature):
-    """Frames of the data set of a temperature, by name."""
-    path = folder / f"aluminium_{temperature}K.h5"
-    return {frame.name: frame for frame in read_hdf5(path)} if path.exists() else {}
+def data_set(folder, temperature):
+    return folder / f"aluminium_{temperature}K.h5"
 
 
 def label_some(work, snapshots, temperature, mesh, bands):
     """Free energies of ``snapshots``, but of those that the data set has."""
-    done = finished(SOURCE.parent, temperature)
-    for each in snapshots:
-        if each.name not in done:
-            label(each.name, each.atoms, temperature, work, mesh, bands)
+    label_missing(snapshots, data_set(SOURCE.parent, temperature), temperature, work, lambda each: mesh, bands)
 
 
 def label_all(work):
@@ -83,44 +78,32 @@ def dos(result):
 
 def collect(work, folder):
     """Write all finished labels, and those that the data sets of ``folder`` have."""
-    stored, complete = Snapshots(SOURCE), [np.inf]
-    pulay = stored.attributes["settings"]["pulay_virial_added_eV_per_atom"]
+    stored, snapshots = Snapshots(SOURCE), chosen()
+    former = stored.attributes["settings"]
     for temperature, (mesh, bands) in {TEMPERATURE: (MESH, BANDS_PER_ATOM), **FURTHER}.items():
-        found = finished(folder, temperature)
-        for each in chosen():
-            path = work / f"{each.name}@{temperature}.npz"
-            if path.exists():
-                result = dict(np.load(path))
-                found[each.name] = labeled(each, result, pulay, temperature)
-                complete.append(result["eigenvalues"][:, -1].min())
+        target = data_set(folder, temperature)
+        frames, results = gathered(snapshots, target, temperature, work, former["pulay_virial_added_eV_per_atom"])
         settings = {"electronic_temperature_K": temperature, "kpoints": f"{mesh[0]}^3", "bands_per_atom": bands}
-        attributes = {"settings": stored.attributes["settings"] | {"smearing": "Fermi-Dirac"} | settings}
+        attributes = {"settings": former | {"smearing": "Fermi-Dirac"} | settings}
         if temperature == TEMPERATURE:
-            attributes |= of_spectra(stored, folder, min(complete))
-        ordered = [found[each.name] for each in chosen() if each.name in found]
-        if ordered:
-            grid = ENERGIES if temperature == TEMPERATURE else None
-            write_hdf5(folder / f"aluminium_{temperature}K.h5", Frames(ordered, grid, attributes))
-        print(f"{len(ordered)} structures at {temperature} K")
+            attributes |= add_spectra(frames, results, stored, target)
+        if frames:
+            write_hdf5(target, Frames(frames, ENERGIES if temperature == TEMPERATURE else None, attributes))
+        print(f"{len(frames)} structures at {temperature} K")
 
 
-def labeled(snapshot, result, pulay, temperature):
-    """Frame of a Snapshot with the labels of a run."""
-    virial = -result["stress"] * snapshot.atoms.get_volume() + pulay * len(snapshot.atoms) * np.eye(3)
-    labels = {"energy": float(result["energy"]), "forces": result["forces"], "virial": virial}
-    if temperature == TEMPERATURE:
-        labels["dos"] = dos(result)
-    return Frame(snapshot.atoms, labels, snapshot.name, snapshot.group)
-
-
-def of_spectra(stored, folder, complete):
-    """Attributes of the data set with densities of states; ``complete``: energy below which new ones have all bands, eV."""
-    path = folder / f"aluminium_{TEMPERATURE}K.h5"
-    if path.exists():
-        complete = min(complete, read_hdf5(path).attributes["bands_complete_below_eV"])
-    print(f"bands complete below {complete:.2f} eV")
+def add_spectra(frames, results, stored, target):
+    """Add densities of states of results to ``frames``; attributes of the data set, which say where bands are complete."""
+    complete = [result["eigenvalues"][:, -1].min() for result in results.values()]
+    for frame in frames:
+        if frame.name in results:
+            frame.labels["dos"] = dos(results[frame.name])
+    if target.exists():
+        complete.append(read_hdf5(target).attributes["bands_complete_below_eV"])
     attributes = {key: stored.attributes[key] for key in ("energy_reference", "valence_electrons")}
-    return attributes | {"dos_width_eV": WIDTH, "bands_complete_below_eV": float(complete)}
+    attributes |= {"dos_width_eV": WIDTH, "bands_complete_below_eV": float(min(complete, default=np.inf))}
+    print(f"bands complete below {attributes['bands_complete_below_eV']:.2f} eV")
+    return attributes
 
 
 if __name__ == "__main__":

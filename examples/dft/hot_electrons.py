@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.data.frames import read_hdf5
+from ase_mlelec.data.frames import Frame, read_hdf5
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.io.projections import broaden
@@ -90,6 +90,35 @@ def label(name, atoms, temperature, work, mesh=None, bands_per_atom=None):
     unfinished.rename(target)
     shutil.rmtree(directory)
     print(f"{target.stem}: {result.energy / len(atoms):.4f} eV/atom", flush=True)
+
+
+def finished(path):
+    """Frames of a data set, by name; none where there is no such file."""
+    return {frame.name: frame for frame in read_hdf5(path)} if path.exists() else {}
+
+
+def label_missing(structures, data_set, temperature, work, mesh_of, bands_per_atom):
+    """``label`` of those of some Frames or Snapshots that a data set lacks; ``mesh_of`` : k mesh of each."""
+    done = finished(data_set)
+    for each in structures:
+        if each.name not in done:
+            label(each.name, each.atoms, temperature, work, mesh_of(each), bands_per_atom)
+
+
+def gathered(structures, data_set, temperature, work, pulay):
+    """Labels of Frames or Snapshots in ``work`` and in a data set: (Frames in their order; results of ``work``, by name).
+
+    pulay : eV/atom, the part of the virial that pw.x lacks
+    """
+    found, results = finished(data_set), {}
+    for each in structures:
+        path = work / f"{each.name}@{temperature}.npz"
+        if path.exists():
+            result = results[each.name] = dict(np.load(path))
+            virial = -result["stress"] * each.atoms.get_volume() + pulay * len(each.atoms) * np.eye(3)
+            labels = {"energy": float(result["energy"]), "forces": result["forces"], "virial": virial}
+            found[each.name] = Frame(each.atoms, labels, each.name, each.group)
+    return [found[each.name] for each in structures if each.name in found], results
 
 
 def dos(result, symbol):

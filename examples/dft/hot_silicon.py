@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from hot_electrons import label
+from hot_electrons import gathered, label_missing
 from scipy.special import erfc
 from silicon_labels import BANDS_PER_ATOM as FORMER_BANDS
 from silicon_labels import ELECTRONIC_TEMPERATURE, PULAY_VIRIAL, WIDTH
@@ -57,20 +57,18 @@ def structures():
     return found + [frame for frame in source if frame.group == "support"]
 
 
-def finished(folder, temperature):
-    """Frames of the data set of a temperature, by name."""
-    path = folder / f"silicon_{temperature}K.h5"
-    return {frame.name: frame for frame in read_hdf5(path)} if path.exists() else {}
+def data_set(folder, temperature):
+    return folder / f"silicon_{temperature}K.h5"
 
 
 def label_frames(frames, temperature, work):
     """Free energies of ``frames`` at ``temperature``, but of those that the data set has."""
     bands, *meshes = TEMPERATURES[temperature]
-    done = finished(SOURCE.parent, temperature)
-    for frame in frames:
-        if frame.name not in done:
-            mesh = meshes[frame.name.startswith("liquid")]
-            label(frame.name, frame.atoms, temperature, work, (mesh,) * 3, bands)
+
+    def mesh_of(frame):
+        return (meshes[frame.name.startswith("liquid")],) * 3
+
+    label_missing(frames, data_set(SOURCE.parent, temperature), temperature, work, mesh_of, bands)
 
 
 def dos(result, frame):
@@ -121,24 +119,14 @@ def collect(work, folder):
 
 def write_hot(work, folder, temperature, frames):
     """Write energies, forces and virials at one temperature, in the order of ``frames``, those of silicon.h5."""
-    found = finished(folder, temperature)
-    for frame in frames:
-        path = work / f"{frame.name}@{temperature}.npz"
-        if path.exists():
-            found[frame.name] = Frame(frame.atoms, changed(np.load(path), frame.atoms), frame.name, frame.group)
+    target = data_set(folder, temperature)
+    found, _ = gathered(frames, target, temperature, work, PULAY_VIRIAL)
     bands, crystal, liquid = TEMPERATURES[temperature]
     mesh = f"{crystal}^3 for crystals, {liquid}^3 for liquids"
     own = {"electronic_temperature_K": temperature, "kpoints_energy": mesh, "bands_per_atom": bands}
     settings = {key: value for key, value in frames.attributes["settings"].items() if key != "kpoints_dos"} | own
-    ordered = [found[frame.name] for frame in frames if frame.name in found]
-    write_hdf5(folder / f"silicon_{temperature}K.h5", Frames(ordered, None, {"settings": settings}))
-    print(f"{len(ordered)} structures at {temperature} K")
-
-
-def changed(result, atoms):
-    """Labels at the other temperature, with the same part of the virial that pw.x lacks."""
-    virial = -result["stress"] * atoms.get_volume() + PULAY_VIRIAL * len(atoms) * np.eye(3)
-    return {"energy": float(result["energy"]), "forces": result["forces"], "virial": virial}
+    write_hdf5(target, Frames(found, None, {"settings": settings}))
+    print(f"{len(found)} structures at {temperature} K")
 
 
 def main():
