@@ -114,7 +114,7 @@ def summed(state: Any) -> Any:
             own[place] = sum(gathered(0 if value is None else value))
             continue
         empty = value is None or not value.numel()
-        own[place] = torch.zeros(kind[0], dtype=kind[1]) if empty else value.clone()
+        own[place] = torch.zeros(kind[0], dtype=kind[1], device=kind[2]) if empty else value.clone()
         sum_up(own[place])
     return _nested({place: own[place] for place in places})
 
@@ -129,7 +129,7 @@ def _flat(state, place=()):
 
 
 def _kind(value):
-    return (tuple(value.shape), value.dtype) if hasattr(value, "numel") else None
+    return (tuple(value.shape), value.dtype, value.device.type) if hasattr(value, "numel") else None
 
 
 def _nested(flat):

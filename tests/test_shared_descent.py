@@ -133,13 +133,13 @@ CASES += [(of_hamiltonians, "elements"), (of_hamiltonians, "levels")]
 @pytest.mark.slow
 @pytest.mark.parametrize("function, quantity", CASES, ids=[quantity for _, quantity in CASES])
 def test_the_same_curve(function, quantity, tmp_path):
-    """With two processes, and with three, of which some have no structure of a batch."""
+    """With three processes, of which some have no structure of a batch, and once with two."""
     tolerance = 1e-6 if quantity == "levels" else 1e-10  # derivatives of levels are kept in single precision
     (tmp_path / "one").mkdir()
     weights, curve = function(tmp_path / "one", quantity)
     assert curve.shape[0] >= 3 and np.isfinite(weights).all()
-    assert np.ptp(curve[:, 2]) > 1e-6 * abs(curve[:, 2]).max()
-    for n in (2, 3):
+    assert np.ptp(curve[:, 2]) > 1e-4 * abs(curve[:, 2]).max()
+    for n in (2, 3) if quantity == "dos" else (3,):
         (tmp_path / str(n)).mkdir()
         for found_weights, found_curve in together(function, tmp_path / str(n), quantity, n=n):
             np.testing.assert_allclose(found_curve, curve, rtol=tolerance)
