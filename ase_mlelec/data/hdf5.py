@@ -84,8 +84,6 @@ def opened(path: str | PathLike, kind: FileFormat) -> Iterator[tuple[h5py.File, 
 def _header(file, kind):
     """Description of the data, dict without format_version."""
     path = file.filename
-    if kind.mark not in file.attrs and Path(path).name.startswith("vaspout"):
-        raise ValueError(f"{path}: this file of VASP is not read; give vasprun.xml, OUTCAR or ML_AB of the run")
     if kind.mark not in file.attrs:
         ours = (f"a {other.what}" for other in (FRAMES, SNAPSHOTS, HAMILTONIANS) if other.mark in file.attrs)
         found = next(ours, "an HDF5 file of another program")

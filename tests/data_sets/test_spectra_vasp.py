@@ -1,6 +1,5 @@
 """Data sets with densities of states from vasprun.xml, against sums of Gaussians of the numbers written into it."""
 
-import h5py
 import numpy as np
 import pytest
 from small_vasp import example, vasprun
@@ -140,15 +139,6 @@ def test_zeros_in_place_of_a_stress(tmp_path):
     data = example()
     data["steps"][0]["stress"] = np.zeros((3, 3))
     assert read_frames(write(tmp_path, data)).counts["virial"] == 1
-
-
-def test_vaspout(tmp_path):
-    with h5py.File(tmp_path / "vaspout.h5", "w") as file:
-        file["version/major"] = 6
-    with pytest.raises(
-        ValueError, match="vaspout.h5: this file of VASP is not read; give vasprun.xml, OUTCAR or ML_AB"
-    ):
-        read_frames(tmp_path / "vaspout.h5")
 
 
 def test_convert(tmp_path, capsys):

@@ -197,6 +197,7 @@ READERS = {
         "data.runs.vasp.read_vasp vasp.read_vasprun", seeds.vasprun, read_images, (VaspError, ValueError), check_frames
     ),
     "outcar": Reader("outcar.read_outcar", seeds.outcar, read_images, (VaspError, ValueError), check_frames),
+    "vaspout": Reader("vaspout.read_vaspout", seeds.vaspout, read_images, (VaspError, ValueError), check_frames),
     "ml_ab": Reader("ml_ab.read_ml_ab", seeds.ml_ab, read_images, (VaspError, ValueError), check_frames),
     "projwfc": Reader(
         PROJECTIONS,

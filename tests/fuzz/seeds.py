@@ -138,6 +138,10 @@ def outcar(folder):
     text("OUTCAR", small_vasp.outcar(small_vasp.example()))(folder)
 
 
+def vaspout(folder):
+    small_vasp.vaspout(folder / "vaspout.h5", small_vasp.example())
+
+
 def ml_ab(folder):
     data = small_vasp.example()
     text("ML_AB", small_vasp.ml_ab([(data["symbols"], data["cell"], step) for step in data["steps"]]))(folder)

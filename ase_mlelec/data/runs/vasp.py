@@ -18,16 +18,18 @@ from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.text import float_or
 from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
+from ase_mlelec.io.vaspout import is_vaspout, read_vaspout
 from ase_mlelec.physics.symmetry import equivalent_atoms
 
 REFERENCE = "average electrostatic potential of the cell (VASP)"
 FERMI_DIRAC = "Fermi-Dirac"
 SMEARING = {-5: "tetrahedra", -4: "tetrahedra", -3: "tetrahedra", -2: "from input", -1: FERMI_DIRAC, 0: "Gaussian"}
-NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz", "ML_ABN", "ML_AB")  # the first of a folder is read
+# the first of a folder is read
+NAMES = ("vasprun.xml", "vasprun.xml.gz", "OUTCAR", "OUTCAR.gz", "vaspout.h5", "ML_ABN", "ML_AB")
 
 
 class VaspPlace(NamedTuple):
-    """vasprun.xml, OUTCAR or ML_AB of a run; see find.Place."""
+    """vasprun.xml, OUTCAR, vaspout.h5 or ML_AB of a run; see find.Place."""
 
     save: Path
     name: str
@@ -44,8 +46,8 @@ class VaspPlace(NamedTuple):
 
 
 def is_vasp(path: str | PathLike) -> bool:
-    """Whether a file is an OUTCAR, a vasprun.xml or an ML_AB, of any name."""
-    return Path(path).is_file() and (is_outcar(path) or is_vasprun(path) or is_ml_ab(path))
+    """Whether a file is an OUTCAR, a vasprun.xml, a vaspout.h5 or an ML_AB, of any name."""
+    return Path(path).is_file() and any(is_it(path) for is_it in (is_vaspout, is_outcar, is_vasprun, is_ml_ab))
 
 
 def vasp_runs(path: str | PathLike, depth: int) -> list[VaspPlace]:
@@ -73,10 +75,12 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
     Raises
     ------
     VaspError
-        For errors of read_vasprun, read_outcar and read_ml_ab, and where the bands are no density of states.
+        For errors of read_vasprun, read_outcar, read_vaspout and read_ml_ab, and where the bands are no density of states.
     """
     if is_outcar(place.save):
         return None, _converged(place, read_outcar(place.save))
+    if is_vaspout(place.save):
+        return None, _converged(place, read_vaspout(place.save))
     if is_ml_ab(place.save):
         runs = read_ml_ab(place.save)
         return None, [
