@@ -54,8 +54,8 @@ __all__ = [
 FOR_ASE = "which are for files that ASE reads; leave them out"
 FILES = {".xyz", ".extxyz", ".traj", ".db", ".h5"}  # endings of data sets
 FOLDERS = (
-    "a folder of a run needs prefix.save of pw.x, vasprun.xml, OUTCAR or vaspout.h5: look whether the run has ended well, or "
-    "name files such as pw.out; a folder of deepmd-kit needs type.raw"
+    "a folder of a run needs prefix.save of pw.x, vasprun.xml, OUTCAR or vaspout.h5: look whether the run has ended well, "
+    "or name files such as pw.out; a folder of deepmd-kit needs type.raw"
 )
 
 

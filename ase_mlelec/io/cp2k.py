@@ -1,5 +1,5 @@
 """CP2K: trajectories of positions, forces (``PROJECT-pos-1.xyz``, ``-frc-1.xyz``) and Wannier centers
-(``PROJECT-HOMO_centers_s1-1_0.xyz``), and cells of a run (``PROJECT-1.cell``, or the input).
+(``PROJECT-HOMO_centers_s1-1_0.xyz``), cells of a run (``PROJECT-1.cell``, or the input) and stress (``PROJECT-1.stress``).
 
 A frame of centers has the atoms and the centers, labeled X, as ``&WANNIER_CENTERS`` with ``IONS+CENTERS`` prints them; the
 comment names the step, ``i = 10, time = 5.000, E = -68.8``, with the energy in hartree; forces are in hartree/bohr. In
@@ -39,6 +39,7 @@ MOVING_CELL = re.compile(r"^\s*(?:ENSEMBLE\s+NP|RUN_TYPE\s+CELL_OPT)", re.MULTIL
 UNITS = {"": 1.0, "[angstrom]": 1.0, "[bohr]": units.BOHR}
 LATTICE = re.compile(r"""Lattice\s*=\s*"([^"]*)\"""", re.IGNORECASE)
 COLUMNS = 12  # of a file of cells: step, time, nine components, volume
+BAR = 1e-4 * units.GPA
 
 
 class CentersFrame(NamedTuple):
@@ -312,16 +313,43 @@ def read_cells(path: str | PathLike) -> dict[int, NDArray]:
     ValueError
         For a missing or damaged file.
     """
-    text, found = read_text(path, "give CP2K's file of cells"), {}
+    rows = _table(path, COLUMNS, "a step, a time, nine components and a volume")
+    if not rows:
+        raise ValueError(f"{path}: no cell in it; {AGAIN}")
+    return {int(row[0]): _cell(path, f"line {number}", row[2:11]) for number, row in rows}
+
+
+def read_stress(path: str | PathLike) -> tuple[dict[int, list[NDArray]], bool]:
+    """Stress of a run from the file ``PROJECT-1.stress``, and whether time passes in it, as in molecular dynamics.
+
+    CP2K prints the pressure tensor in bar, to which it adds the motion of the atoms (``virial_evaluate``).
+
+    Returns
+    -------
+    (dict of list of array [3, 3], bool)
+        eV/Å^3 in ASE's sign, by step. A run that goes on from a restart repeats steps.
+
+    Raises
+    ------
+    ValueError
+        For a missing or damaged file.
+    """
+    found: dict[int, list[NDArray]] = {}
+    rows = _table(path, COLUMNS - 1, "a step, a time and nine components")
+    for _, row in rows:
+        found.setdefault(int(row[0]), []).append(-BAR * row[2:].reshape(3, 3))
+    return found, any(row[1] != 0 for _, row in rows)
+
+
+def _table(path, columns, needed):
+    """Rows (line, numbers) of a file with a line for each step."""
+    text, found = read_text(path, "give CP2K's file of a run"), []
     if not text.endswith("\n"):
         raise ValueError(f"{path}: its last line does not end; {AGAIN}")
     for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        row = read_numbers(path, f"line {number}", line)
-        if len(row) != COLUMNS or row[0] != round(row[0]):
-            raise ValueError(f"{path}, line {number}: need a step, a time, nine components and a volume; {AGAIN}")
-        found[int(row[0])] = _cell(path, f"line {number}", row[2:11])
-    if not found:
-        raise ValueError(f"{path}: no cell in it; {AGAIN}")
+        if line.strip() and not line.lstrip().startswith("#"):
+            row = read_numbers(path, f"line {number}", line)
+            if len(row) != columns or row[0] != round(row[0]):
+                raise ValueError(f"{path}, line {number}: need {needed}; {AGAIN}")
+            found.append((number, row))
     return found

@@ -342,6 +342,11 @@ READERS = {
     "cp2k_cells": Reader(
         "cp2k.read_cells", seeds.text("a.cell", seeds.CP2K_CELLS), lambda folder: cp2k.read_cells(folder / "a.cell")
     ),
+    "cp2k_stress": Reader(
+        "cp2k.read_stress",
+        seeds.text("a.stress", test_cp2k_trajectory.stress_file([(0, np.eye(3)), (1, np.ones((3, 3)))])),
+        lambda folder: cp2k.read_stress(folder / "a.stress"),
+    ),
     "extxyz": Reader(
         LABELLED, seeds.images("a.extxyz"), lambda folder: read_images(folder / "a.extxyz"), check=check_frames
     ),

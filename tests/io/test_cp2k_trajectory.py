@@ -90,9 +90,56 @@ def test_forces_of_some_steps(tmp_path):
 def test_stress_is_not_read_without_a_word(tmp_path):
     """In molecular dynamics it is not that of the structure alone."""
     path = run(tmp_path)
-    (tmp_path / "w-1.stress").write_text("#   Step   Time [fs]            xx [bar]\n       0       0.000      100.0\n")
+    (tmp_path / "w-1.stress").write_text(stress_file([(0, np.eye(3))]))
     with pytest.warns(UserWarning, match="w-1.stress: not read, as CP2K adds the motion of the atoms"):
         assert "virial" not in read_frames(path).counts
+
+
+RELAXED = "i = {0:8d}, E = {2:20.10f}"  # the comment of a relaxation has no time
+
+
+def stress_file(rows, dt=0.0):
+    head = "#   Step   Time [fs]            xx [bar]            xy [bar] ...\n"
+    return head + "".join(
+        f"{k:8d}{dt * k:12.3f}" + "".join(f" {x:19.10f}" for x in np.ravel(row)) + "\n" for k, row in rows
+    )
+
+
+def relaxation(folder):
+    path, half = run(folder), np.random.default_rng(7).normal(0, 5e3, (4, 3, 3)).round(6)
+    path.write_text("".join(frame(k, PLACES[k], RELAXED) for k in range(3)))
+    (folder / "w-frc-1.xyz").write_text("".join(frame(k, FORCES[k], RELAXED) for k in range(3)))
+    return path, half + half.transpose(0, 2, 1)
+
+
+def test_stress_of_a_relaxation(tmp_path):
+    """A pressure tensor in bar, without the motion of atoms, which do not move; the cells grow by 1 Å a step."""
+    path, pressure = relaxation(tmp_path)
+    (tmp_path / "w-1.stress").write_text(stress_file(enumerate(pressure[:2])))
+    frames = read_frames(path)
+    assert frames.counts == {"energy": 3, "forces": 3, "virial": 2}
+    for k, each in enumerate(frames.frames[:2]):
+        volume = (9 + k) * 10 * 11
+        np.testing.assert_allclose(
+            each.labels["virial"], pressure[k] * 1e5 / 1.602176634e-19 * volume * 1e-30, rtol=1e-9
+        )
+
+
+def test_stress_that_is_not_known(tmp_path):
+    """Of molecular dynamics, by the times or by the comments; of steps that a restart repeats; damaged ones."""
+    path, pressure = relaxation(tmp_path)
+    file = tmp_path / "w-1.stress"
+    file.write_text(stress_file([(0, pressure[0]), (1, pressure[1]), (1, pressure[2])]))
+    assert read_frames(path).counts["virial"] == 1
+    file.write_text(stress_file(enumerate(pressure), dt=0.5))
+    with pytest.warns(UserWarning, match="w-1.stress: not read, as CP2K adds the motion of the atoms"):
+        assert "virial" not in read_frames(path).counts
+    file.write_text(stress_file([(0, np.triu(pressure[0]))]))
+    with pytest.raises(ValueError, match="w-1.stress: the stress of step 0 is not symmetric"):
+        read_frames(path)
+    file.write_text("0 0.0 1 2 3\n")
+    with pytest.raises(ValueError, match="w-1.stress, line 1: need a step, a time and nine components"):
+        read_frames(path)
 
 
 def test_run_that_goes_on_from_a_restart(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs of CP2K as data sets of energies and forces: trajectories of positions, of forces and of the cell."""
+"""Runs of CP2K as data sets of energies, forces and stress: trajectories of positions, of forces and of the cell."""
 
 import warnings
 from collections.abc import Iterable
@@ -9,9 +9,19 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.io.cp2k import NAME, check_input_units, is_trajectory, read_cells, read_input_cell, read_trajectory
+from ase_mlelec.io.cp2k import (
+    NAME,
+    check_input_units,
+    is_trajectory,
+    read_cells,
+    read_input_cell,
+    read_stress,
+    read_trajectory,
+)
+from ase_mlelec.io.xyz import first_lines
 
 SAME_ENERGY = 1e-6  # eV, in both files of a step
+ASYMMETRY = 1e-3  # of a stress, relative to its largest component
 
 
 def without_companions(paths: Iterable[str | PathLike]) -> list:
@@ -39,6 +49,8 @@ def read_cp2k(path: str | PathLike) -> Frames:
 
     Steps belong together by their number and energy; a step without forces has its energy alone. Files in CP2K's FORMAT
     EXTXYZ have the cells themselves. Without a file of cells the cell is that of the only input (``*.inp``) beside them.
+    The stress of relaxations is that of PROJECT-1.stress. In molecular dynamics it holds the motion of the atoms as well,
+    and is not read.
 
     Raises
     ------
@@ -57,6 +69,7 @@ def read_cp2k(path: str | PathLike) -> Frames:
         if each.is_file():
             check_input_units(each, project)
     cells, cell, pbc = ({}, None, None) if all(step.cell is not None for step in steps) else _cells(positions)
+    stresses = _stresses(positions)
     frames, bare = [], 0
     for k, step in enumerate(steps):
         own = (cells.get(step.step) if cells else cell) if step.cell is None else step.cell
@@ -71,26 +84,38 @@ def read_cp2k(path: str | PathLike) -> Frames:
         bare += not mine
         if mine:
             labels["forces"] = mine[-1].rows
-        frames.append(Frame(Atoms(step.symbols, step.rows, cell=own, pbc=pbc or step.pbc), labels, f"{project}-{k}"))
+        atoms = Atoms(step.symbols, step.rows, cell=own, pbc=pbc or step.pbc)
+        if step.step in stresses:
+            labels["virial"] = -stresses[step.step] * atoms.get_volume()
+        frames.append(Frame(atoms, labels, f"{project}-{k}"))
     if bare:
         warnings.warn(
             f"{positions}: {bare} of {len(frames)} steps have no forces in {forces.name}, and their energy alone is read; "
             "&PRINT / &FORCES of &MOTION writes them",
             stacklevel=4,
         )
-    _warn_of_stress(positions)
     return Frames(frames)
 
 
-def _warn_of_stress(positions):
-    project, _, number, *_ = NAME.fullmatch(positions.name).groups()
+def _stresses(positions: Path) -> dict[int, np.ndarray]:
+    """Stress [3, 3] of the steps of a relaxation, eV/Å^3; {} without any, and for molecular dynamics, with a warning."""
+    project, _, number, *_ = NAME.fullmatch(positions.name).groups()  # type: ignore[union-attr]
     file = positions.with_name(f"{project}-{number}.stress")
-    if file.is_file():
+    if not file.is_file():
+        return {}
+    found, moves = read_stress(file)
+    if moves or "time" in first_lines(positions)[1]:
         warnings.warn(
             f"{file}: not read, as CP2K adds the motion of the atoms to the stress in molecular dynamics; training goes on "
             "without stress",
             stacklevel=5,
         )
+        return {}
+    for step, stress in ((step, each) for step, repeats in found.items() for each in repeats):
+        if np.abs(stress - stress.T).max() > ASYMMETRY * np.abs(stress).max():
+            raise ValueError(f"{file}: the stress of step {step} is not symmetric; let CP2K write it again")
+    # of a step that a restart repeats it is not known which structure has which stress
+    return {step: (each[0] + each[0].T) / 2 for step, each in found.items() if len(each) == 1 and each[0].any()}
 
 
 def _cells(positions: Path) -> tuple[dict, np.ndarray | None, list[bool] | None]:
