@@ -26,6 +26,7 @@ from ase_mlelec.uncertainty import (
     slopes_of_energies,
     summed,
     summed_floor,
+    without_gauge,
 )
 
 N_MEMBERS = 16  # members for results that follow from others, such as the Fermi level
@@ -241,7 +242,7 @@ class HasUncertainty(PresentStructure):
                 of = contributions(head, posterior, environment)
                 whole = torch.zeros_like(of.nets)
                 total, noise = total + summed(of, whole, 1), noise + summed_floor(of, floor, whole, 1)
-                parts.append(deviations_of_atoms(of, floor=floor))
+                parts.append(deviations_of_atoms(without_gauge(of, posterior), floor=floor))
         energy = scale * float(deviations_of_sums(total, of, noise=noise)[0])
         atoms = scale * torch.cat(parts).double().cpu().numpy()
         return {"energy": energy, "free_energy": energy, "energies": atoms}

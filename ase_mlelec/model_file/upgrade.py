@@ -3,9 +3,13 @@
 import re
 from itertools import combinations_with_replacement
 
+import numpy as np
+import torch
+
 from ase_mlelec.descriptors.ace.former import present_arguments
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
+LARGE = 1e4  # deviation of the energy of a species, relative to the least of all shifts, that tells of no data
 
 
 def _from_version_1(header, state):
@@ -138,6 +142,21 @@ def _from_version_8(header, state):
     return {"hot": None, **header, "format_version": 9}, state
 
 
+def _from_version_9(header, state):
+    """Posteriors did not know which shifts of the energies of species are a gauge.
+
+    They are found by their size: no data determine a shift so much worse than another one.
+    """
+    found = {}
+    for key, inputs in state.items():
+        if key.startswith("posteriors.") and key.endswith(".inputs"):
+            constants = inputs[:, -1].double().numpy()
+            vectors, sizes, _ = np.linalg.svd(constants, full_matrices=False)
+            shifts = vectors[:, sizes > LARGE * sizes[-1]] if key == "posteriors.energy.inputs" else vectors[:, :0]
+            found[key.removesuffix("inputs") + "gauge"] = torch.as_tensor(shifts @ shifts.T @ constants).to(inputs)
+    return {**header, "format_version": 10}, state | found
+
+
 UPGRADES = {
     1: _from_version_1,
     2: _from_version_2,
@@ -147,4 +166,5 @@ UPGRADES = {
     6: _from_version_6,
     7: _from_version_7,
     8: _from_version_8,
+    9: _from_version_9,
 }

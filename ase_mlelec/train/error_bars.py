@@ -23,7 +23,16 @@ from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.train.deviations import Deviations, deviations, errors_and_deviations
 from ase_mlelec.train.last_layer import BATCH, batch_by_batch, n_weights, products_of_atoms, rows_of
 from ase_mlelec.train.log import Log
-from ase_mlelec.uncertainty import Posterior, contributions, coverage, has_posterior, inverse_factor, scale_of
+from ase_mlelec.uncertainty import (
+    Posterior,
+    contributions,
+    coverage,
+    gauge_of,
+    has_posterior,
+    inverse_factor,
+    scale_of,
+    undetermined_shifts,
+)
 from ase_mlelec.uncertainty.scales import log_likelihood
 
 __all__ = ["add_error_bars", "arranged", "errors_and_deviations", "rounded", "told"]
@@ -50,6 +59,7 @@ def add_error_bars(
     like: Model | None = None,
     factors: Mapping[str, Tensor] | None = None,
     left_out: Mapping[str, Deviations] | None = None,
+    support: Frames | None = None,
     progress: bool | Log = False,
 ) -> dict[str, dict[str, float]]:
     """Give the heads of ``model`` calibrated posteriors, and its metadata a report in "error_bars".
@@ -80,6 +90,8 @@ def add_error_bars(
     left_out : dict of Deviations
         By head with a factor: totals of structures that were left out of its fit, see ``left_out``. Validation
         structures can be too few to calibrate totals on, of which each has one.
+    support : Frames
+        Structures beside ``train`` that heads with a factor were fitted to.
     progress : bool or Log
         Whether to tell where a long calculation is, or the Log that tells it.
 
@@ -104,7 +116,7 @@ def add_error_bars(
             report |= _take_over(model, name, train, validation, like, log)
         else:
             more = (left_out or {}).get(name)
-            report |= _add_posterior(model, name, train, validation, ridges, factor, more, log)
+            report |= _add_posterior(model, name, train, validation, ridges, factor, more, support, log)
     kept = model.metadata.get("error_bars", {})
     model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}
     return report
@@ -124,10 +136,10 @@ def _why_no_bars(model, name, train, factor, like):
     )
 
 
-def _add_posterior(model, name, train, validation, ridges, factor, left_out, log):
+def _add_posterior(model, name, train, validation, ridges, factor, left_out, support, log):
     """Posterior of the head ``name``, calibrated on ``validation`` if it has labels; report by label."""
     unseen = validation if {*QUANTITIES[name].labels} & set(validation.counts) else None
-    posterior, larger = _posterior(model, name, train, unseen, ridges, factor, log=log)
+    posterior, larger = _posterior(model, name, train, unseen, ridges, factor, support, log=log)
     model.posteriors[name] = posterior
     more, report = (left_out if unseen else None), {}
     for label, found in _calibrate(model, name, unseen or train, larger, log, more).items():
@@ -199,12 +211,13 @@ def arranged(samples: Tensor, nets: Any) -> Tensor:
     return nets.scale[0] * torch.cat([weights, constants[:, None]], dim=1).flatten(0, 1)
 
 
-def _posterior(model, name, train, validation, ridges, factor=None, *, log):
+def _posterior(model, name, train, validation, ridges, factor=None, support=None, *, log):
     """Posterior of a head, without scales; factors by which errors grow where a structure is left out, dict by label."""
     head = model.heads[name]
     if factor is not None:
         one, n_species = torch.ones(1, 1).to(factor), len(head.nets.last)
         found = Posterior.from_factors(factor, one, n_species=n_species, rounded=False)
+        _set_gauge(found, model, name, [*train, *(support or ())])
         _set_edge(found, model, name, train, log)
         return found, {} if validation else _larger_errors(model, name, train, factor, log)
     normal, residuals = _normal(model, name, train, log)
@@ -217,6 +230,7 @@ def _posterior(model, name, train, validation, ridges, factor=None, *, log):
     larger = {} if validation else _larger_errors(model, name, train, factor, log)
     outputs = _outputs(head, residuals)
     found = Posterior.from_factors(factor, outputs.to(factor), n_species=len(head.nets.last), ridge=ridge)
+    _set_gauge(found, model, name, train, prior)
     _set_edge(found, model, name, train, log)
     return found, larger
 
@@ -290,6 +304,16 @@ def _outputs(head, residuals):
     errors = torch.cat(residuals)
     values, vectors = torch.linalg.eigh(errors.T @ errors / len(errors))
     return (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :RANK]
+
+
+def _set_gauge(posterior, model, name, frames, prior=None):
+    """Set what no energy of the training data determines; ``prior`` is what the ridge multiplies."""
+    total, species = QUANTITIES[name].total, model.species
+    if not QUANTITIES[name].gradients:
+        return
+    every = [frame.atoms.symbols for frame in frames if total in frame.labels]
+    counts = np.array([[own.count(symbol) for symbol in species] for own in every]).reshape(-1, len(species))
+    posterior.gauge.copy_(gauge_of(posterior.inputs.flatten(0, 1), undetermined_shifts(counts), prior=prior))
 
 
 @torch.no_grad()

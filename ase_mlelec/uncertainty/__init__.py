@@ -15,8 +15,10 @@ from ase_mlelec.uncertainty.bars import (
     slopes_of_energies,
     summed,
     summed_floor,
+    without_gauge,
 )
 from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of
+from ase_mlelec.uncertainty.gauge import gauge_of, undetermined_shifts
 from ase_mlelec.uncertainty.linear_bars import LinearBars
 from ase_mlelec.uncertainty.posterior import Posterior, seed_of
 from ase_mlelec.uncertainty.scales import coverage, scale_of
@@ -32,6 +34,7 @@ __all__ = [
     "deviations_of_forces",
     "deviations_of_stress",
     "deviations_of_sums",
+    "gauge_of",
     "has_posterior",
     "inverse_factor",
     "joined",
@@ -43,4 +46,6 @@ __all__ = [
     "slopes_of_energies",
     "summed",
     "summed_floor",
+    "undetermined_shifts",
+    "without_gauge",
 ]

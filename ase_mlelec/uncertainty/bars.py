@@ -67,6 +67,11 @@ def joined(parts: Sequence[Contributions]) -> Contributions:
     return parts[0]._replace(z=z, nets=nets, slopes=slopes)
 
 
+def without_gauge(of: Contributions, posterior: Posterior) -> Contributions:
+    """Contributions to results of single centers, without what is a gauge, see ``Posterior.determined``."""
+    return of._replace(z=posterior.determined(of.z, of.nets.clamp(min=0)))
+
+
 def deviations_of_atoms(of: Contributions, *, floor: float = 0.0) -> Tensor:
     """Standard deviations [C, ...] of the results of centers; ``floor`` as in Posterior."""
     leverage = of.z.square().sum(dim=1) + floor**2 * (of.nets >= 0)

@@ -64,6 +64,8 @@ class Posterior(torch.nn.Module):
         Mean of the coordinates of the atoms in the training data.
     edge : Tensor [species]
         Largest squared distance of the coordinates of an atom in the training data from their mean.
+    gauge : Tensor [species, n_directions]
+        Part of the coordinates of every atom that no label of the training data determines, see ``gauge_of``.
 
     References
     ----------
@@ -75,6 +77,7 @@ class Posterior(torch.nn.Module):
     outputs: Tensor
     center: Tensor
     edge: Tensor
+    gauge: Tensor
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class Posterior(torch.nn.Module):
         self.register_buffer("outputs", torch.zeros(n_outputs, rank))
         self.register_buffer("center", torch.zeros(n_species, n_directions))
         self.register_buffer("edge", torch.ones(n_species))
+        self.register_buffer("gauge", torch.zeros(n_species, n_directions))
 
     @classmethod
     def from_factors(
@@ -138,6 +142,14 @@ class Posterior(torch.nn.Module):
             rows = (species == k).nonzero()[:, 0]
             found = found.index_copy(0, rows, torch.addmm(self.inputs[k, -1], inputs[rows], self.inputs[k, :-1]))
         return found
+
+    def determined(self, z: Tensor, species: Tensor) -> Tensor:
+        """The coordinates [C, K] of single centers without their ``gauge``.
+
+        Sums over a structure with the composition of the training data are the same with and without it; those of another
+        composition need it.
+        """
+        return z - self.gauge[species]
 
     def leverages(self, z: Tensor, species: Tensor) -> Tensor:
         """Squared distances [C] of coordinates [C, K] from their mean over the training data."""

@@ -136,7 +136,15 @@ def _make_error_bars(model, parts, fits, log):
     }
     log.tell("making error bars")
     more = {name: fitted.left_out for name, fitted in fits.items() if fitted.left_out is not None}
-    report = add_error_bars(model, parts["train"], parts["validation"], factors=factors, left_out=more, progress=log)
+    report = add_error_bars(
+        model,
+        parts["train"],
+        parts["validation"],
+        factors=factors,
+        left_out=more,
+        support=parts.get("support"),
+        progress=log,
+    )
     log.tell(told(report))
 
 
