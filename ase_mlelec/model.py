@@ -249,13 +249,17 @@ class Model(HasLinearEnergy, torch.nn.Module):
             name: posterior.changes(n, scale=posterior.scale("members"), seed=seed_of(name))
             for name, posterior in self.posteriors.items()
         }
+        of_energy = self.posteriors["energy"] if self.hot is not None and "energy" in self.posteriors else None
+        hot = [self.hot] * n if of_energy is None else self.hot.members(of_energy, n, seed=seed_of("energy"))
         for k in range(n):
             drawn = {name.partition("/")[0] for name in changes}
             heads = {name: _with_own_last(head) if name in drawn else head for name, head in self.heads.items()}
             for name, each in changes.items():  # a Hamiltonian has several last layers: "hamiltonian/onsite_C"
                 head, _, layer = name.partition("/")
                 heads[head].change_last(each[k], *([layer] if layer else []))
-            yield self.with_heads(heads)
+            new = self.with_heads(heads)
+            new.hot = hot[k]
+            yield new
 
     def with_heads(self, heads: Mapping[str, Head]) -> "Model":
         """Model with other heads and no posteriors, which shares all other parts with this one."""

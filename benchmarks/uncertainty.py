@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from ase.build import bulk
 from ase.io import read
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
 from ase_mlelec.data.frames import read_frames
@@ -31,6 +32,7 @@ HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"
 TESTS = {"si": ["silicon.h5"], "ice": ["ice.h5"], "mgo": ["mgo.h5"], "mos2": ["mos2_converged_forces.h5"]}
 HAMILTONIANS = ("graphene", "mos2")
+HOT = {t: f"silicon_{t}K.h5" for t in (5000, 10000, 20000, 25000)}  # K: tests of `si_hot`
 HEAD = [
     *("quantity", "errors", "mean absolute error", "mean bar", "within one (%)", "within two (%)"),
     *("rank correlation", "of exact bars"),
@@ -47,6 +49,13 @@ COST = (
     "Processor time of one thread, the least of many steps, each at other positions, in turns with an evaluation without "
     "bars, to which both columns on the right are relative. Bars of forces are those from the second structure on, when "
     "the evaluation computes most of what they need beside its own results; the last column counts what it takes longer."
+)
+HOT_BARS = (
+    "Calibrated at 10,000, 20,000 and 25,000 K on eight validation structures each. At 5,000 K, between two temperatures, "
+    "bars have the part of the density of states as well. What the interpolation between temperatures misses otherwise is "
+    "not in them: where one of the temperatures is left out of the interpolation, 43 to 59 % of the forces on its "
+    "validation structures are within one bar and 66 to 82 % within two. The command does not write the numbers of this "
+    "sentence anew. The tests were looked at once with these bars."
 )
 OF_GAPS = (
     "The rank correlation of gaps is no matter of chance: orders drawn at random have -0.45 or less, or 0.45 or "
@@ -96,6 +105,24 @@ def of_tests(name):
         for head in model.posteriors:
             found = errors_and_deviations(model, head, frames) if head in ("energy", "dos", "dipole") else {}
             rows += [row(label, *pair) for label, pair in found.items()]
+    return rows
+
+
+def of_hot_electrons():
+    """Rows of energies, forces and virials of silicon with electrons at other temperatures, K."""
+    rows = []
+    for temperature, file in HOT.items():
+        calc = DeepDOSCalculator("si_hot", electronic_temperature=temperature, on_extrapolation="ignore")
+        found: dict[str, list] = {"energy": [], "forces": [], "virial": []}
+        for frame in read_frames(DATA / file).select("test"):
+            atoms, volume = frame.atoms, frame.atoms.get_volume()
+            virial = -volume * voigt_6_to_full_3x3_stress(calc.get_property("stress", atoms))
+            bar = volume * voigt_6_to_full_3x3_stress(calc.get_uncertainty("stress", atoms=atoms))
+            found["virial"].append((virial - frame.labels["virial"], bar))
+            for name in ("energy", "forces"):
+                error = calc.get_property(name, atoms) - frame.labels[name]
+                found[name].append((np.atleast_1d(error), np.atleast_1d(calc.get_uncertainty(name, atoms=atoms))))
+        rows += [row(f"{label}, {temperature:,} K", *joined(pairs)) for label, pairs in found.items()]
     return rows
 
 
@@ -239,10 +266,16 @@ def section(name):
     return [f'## `{name}` ({hash_of(name)}), group "test"', "", calibrated(name), "", *table(HEAD, rows), *after]
 
 
+def hot_section():
+    """Lines of the tests of the model with hot electrons."""
+    title = f'## `si_hot` ({hash_of("si_hot")}), group "test", electrons at other temperatures'
+    return [title, "", HOT_BARS, "", *table(HEAD, of_hot_electrons())]
+
+
 def with_section(text, name):
     """The report with the section of one model written again."""
-    former = re.compile(rf'^## `{name}` \([0-9a-f]+\), group "test"\n.*?(?=\n\n?## |\Z)', re.MULTILINE | re.DOTALL)
-    return former.sub(lambda _: "\n".join(section(name)), text, count=1)
+    former = re.compile(rf'^## `{name}` \([0-9a-f]+\), group "test".*?(?=\n\n?## |\Z)', re.MULTILINE | re.DOTALL)
+    return former.sub(lambda _: "\n".join(hot_section() if name == "si_hot" else section(name)), text, count=1)
 
 
 def public(arguments):
@@ -255,7 +288,7 @@ def public(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
-    parser.add_argument("--only", metavar="MODEL", choices=list(TESTS), help="write the section of one model again")
+    parser.add_argument("--only", metavar="MODEL", choices=[*TESTS, "si_hot"], help="write the section of one model again")
     parser.add_argument("--costs", action="store_true", help="write the section on costs again")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th of their structures")
     arguments = parser.parse_args()
@@ -282,6 +315,7 @@ def main():
     lines += ["", EXACT]
     for name in (name for name in TESTS if "energy" in load_model(name).posteriors):
         lines += ["", *section(name)]
+    lines += ["", *hot_section()]
     for name in HAMILTONIANS:
         lines += ["", f'## `{name}` ({hash_of(name)}), Hamiltonians (eV), group "test"', "", calibrated(name), ""]
         lines += table(HEAD, of_hamiltonians(name))

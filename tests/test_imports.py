@@ -42,7 +42,7 @@ BELOW = {
     "model_file": {"atomic_write", "checks", "descriptors", "quantities", "shipped"},
     "uncertainty": {"descriptors", "physics"},
     "long_range": {"heads", "threads"},
-    "hot_energies": set(),
+    "hot_energies": {"uncertainty"},
     "linear_energy": {"uncertainty"},
     "model": {"heads", "hot_energies", "linear_energy", "long_range", "model_file", "safety", "uncertainty"},
     "io": {"atomic_write", "checks", "units"},

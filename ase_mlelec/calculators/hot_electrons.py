@@ -201,6 +201,11 @@ class HasHotElectrons(DifferentiatesSpectra):
 
     # error bars -------------------------------------------------------------------------------------------------
 
+    def _energy_posterior(self):
+        """As in the base class; at the electronic temperature, where energies were learned at other temperatures."""
+        cold, hot = super()._energy_posterior(), self._hot_energies(self.models[0])
+        return cold if hot is None or not self._is_hot() else hot.posterior(cold, self.electronic_temperature)
+
     def _from_posterior(self, name):
         """As in the base class; where the electrons are hot, with the spread of the excess."""
         found = super()._from_posterior(name)

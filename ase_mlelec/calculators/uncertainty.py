@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculatorSetupError, PropertyNotImplementedError
 
 from ase_mlelec.calculators.extrapolation import CHUNK, OnExtrapolation
+from ase_mlelec.calculators.force_bars import leverage_and_gradients
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, has_volume, potential_results
 from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.model import Model
@@ -23,7 +24,6 @@ from ase_mlelec.uncertainty import (
     deviations_of_sums,
     leverage_around,
     leverages,
-    slopes_of_energies,
     summed,
     summed_floor,
     without_gauge,
@@ -234,7 +234,7 @@ class HasUncertainty(PresentStructure):
 
     def _energy_deviations(self):
         """Standard deviations of energy and atomic energies."""
-        head, posterior = (part["energy"] for part in (self.models[0].heads, self.models[0].posteriors))
+        head, posterior = self.models[0].heads["energy"], self._energy_posterior()
         total, noise, parts = 0.0, 0.0, []
         scale, floor = posterior.scale("energy"), posterior.floor("energy")
         with torch.no_grad():
@@ -247,6 +247,10 @@ class HasUncertainty(PresentStructure):
         atoms = scale * torch.cat(parts).double().cpu().numpy()
         return {"energy": energy, "free_energy": energy, "energies": atoms}
 
+    def _energy_posterior(self):
+        """Posterior of the energy."""
+        return self.models[0].posteriors["energy"]
+
     def _energy_environments(self) -> Iterator:
         """Environments of all atoms for the energy, chunk by chunk; those of the last evaluation where they are kept."""
         if "energy_environments" in self._extra:
@@ -257,22 +261,22 @@ class HasUncertainty(PresentStructure):
 
     def _force_deviations(self):
         """Standard deviations of forces, from the gradients of a few directions of the posterior."""
-        model = self.models[0]
+        posterior = self._energy_posterior()
         reach, leverage, _ = self._energy_gradients()
-        around = leverage_around(leverage, reach, model.descriptor.cutoff)
+        around = leverage_around(leverage, reach, self.models[0].descriptor.cutoff)
         found = deviations_of_forces(
             self._columns(None)["forces"],
             around.cpu(),
             torch.zeros(len(leverage), dtype=torch.long),
-            floor=model.posteriors["energy"].floor("forces"),
+            floor=posterior.floor("forces"),
         )
-        return {"forces": (model.posteriors["energy"].scale("forces") * found).numpy()}
+        return {"forces": (posterior.scale("forces") * found).numpy()}
 
     def _stress_deviations(self):
         """Standard deviations of stress and stresses, from the same gradients; none without a volume."""
         if not has_volume(self.atoms):
             return {}
-        posterior, volume = self.models[0].posteriors["energy"], self.atoms.get_volume()
+        posterior, volume = self._energy_posterior(), self.atoms.get_volume()
         scale, noise, columns = (
             posterior.scale("virial"),
             (posterior.floor("virial") / volume) ** 2,
@@ -297,7 +301,7 @@ class HasUncertainty(PresentStructure):
             reach, chunks = self._extra.pop("graphs", (None, None))
             if reach is None:
                 reach = edges.up_to(model.descriptor.cutoff)
-            evaluated = functools.partial(_leverage_and_gradients, model, system)
+            evaluated = functools.partial(leverage_and_gradients, model, system)
             found = map_chunks(evaluated, chunks or reach.chunks(CHUNK), device=self.device)
             leverage, *gradients = map(torch.cat, zip(*found))
             self._extra["energy_gradients"] = reach, leverage.double(), gradients
@@ -372,26 +376,3 @@ class HasUncertainty(PresentStructure):
         full = values.new_zeros(len(self.atoms), *values.shape[1:])
         full[rows] = values
         return full
-
-
-def _leverage_and_gradients(model, system, chunk):
-    """(leverage [C], derivatives [E, 3] by the vectors in every direction ...) of a chunk.
-
-    A chunk is (edges, environment with its graph), (edges, environment, derivatives) for a linear energy, or (rows, edges).
-    """
-    first, environment, *known = chunk
-    if model.has_linear_energy:
-        if isinstance(first, slice):
-            environment, _, _, *known = model.linear_energy_with_bars(system, environment)
-        return model.linear_bars.leverage(environment.features, environment.species), *known[0]
-    if isinstance(first, slice):
-        first = environment.with_vec(environment.vec.detach().requires_grad_(True))
-        environment = model.environment("energy", system, first).keeping()
-    head, posterior, vec = model.heads["energy"], model.posteriors["energy"], first.vec
-    inputs, nets = head.last_inputs(environment)
-    with torch.no_grad():
-        leverage = contributions(head, posterior, environment, (inputs, nets)).z.square().sum(dim=1)
-        slopes = slopes_of_energies(posterior, nets).to(inputs)
-    return leverage, *(
-        torch.autograd.grad(inputs, vec, each, retain_graph=k + 1 < len(slopes))[0] for k, each in enumerate(slopes)
-    )

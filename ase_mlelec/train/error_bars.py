@@ -141,8 +141,10 @@ def _add_posterior(model, name, train, validation, ridges, factor, left_out, sup
     unseen = validation if {*QUANTITIES[name].labels} & set(validation.counts) else None
     posterior, larger = _posterior(model, name, train, unseen, ridges, factor, support, log=log)
     model.posteriors[name] = posterior
+    if name == "energy" and model.hot is not None:
+        model.hot.forget_bars()
     more, report = (left_out if unseen else None), {}
-    for label, found in _calibrate(model, name, unseen or train, larger, log, more).items():
+    for label, found in calibrated(model, name, unseen or train, log, larger=larger, more=more).items():
         where = "validation data" if unseen else "training data"
         if more is not None and label == QUANTITIES[name].total:
             where += " and blocks of training data that were left out"
@@ -333,12 +335,25 @@ def _set_edge(posterior, model, name, frames, log):
             posterior.edge[k] = edge if edge > 0 else 1.0
 
 
-def _calibrate(model, name, validation, larger, log, more=None):
-    """Set scales and floors of the posterior of a head; report of every label. ``larger``: factors of its errors.
+def calibrated(
+    model: Model,
+    name: str,
+    validation: Frames,
+    log: Log,
+    *,
+    larger: Mapping[str, float] | None = None,
+    more: Deviations | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Set scales and floors of the posterior of a head by the errors of ``validation``; report of every label.
 
-    ``more``: Deviations of totals of structures beside the validation.
+    Parameters
+    ----------
+    larger : dict of float
+        Factors of the errors by label; default one.
+    more : Deviations
+        Totals of structures beside the validation.
     """
-    posterior, report = model.posteriors[name], {}
+    posterior, report, larger = model.posteriors[name], {}, larger or {}
     posterior.scales, posterior.floors = {}, {}
     found = deviations(model, name, validation, progress=log)
     if getattr(model.heads[name], "square_root", False):

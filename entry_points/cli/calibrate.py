@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make the bars as large as those of this model, trained in the same way without the validation data; for a "
         "model that was trained on all data",
     )
+    parser.add_argument(
+        "--hot",
+        metavar="FILE",
+        action="append",
+        help="validation structures with energies at another temperature of the electrons that the model has learned, by "
+        "which the bars there are scaled; may be repeated. Without one, they are those at the temperature of the model",
+    )
     add_keys(parser)
 
 
@@ -75,8 +82,10 @@ def of_frames(arguments: argparse.Namespace, data: "list[str]") -> None:
     from ase_mlelec import load_model
     from ase_mlelec.data.frames import read_all
     from ase_mlelec.train.error_bars import add_error_bars
+    from ase_mlelec.train.hot_bars import add_hot_error_bars
 
     model = load_model(arguments.model)
+    hot = hot_parts(model, arguments)
     train, validation = parts(read_all(data, keys=keys_of(arguments)), model, arguments)
     report = add_error_bars(model, train, validation, like=arguments.like and load_model(arguments.like), progress=True)
     if not report:
@@ -84,8 +93,35 @@ def of_frames(arguments: argparse.Namespace, data: "list[str]") -> None:
             f"{', '.join(data)}: no labels of {', '.join(model.heads)}, from which error bars could be made "
             "(for the energy, stress alone does not do); give data with such labels"
         )
+    known = {temperature: (model.at_temperature(temperature), frames) for temperature, frames in hot.items()}
+    report |= add_hot_error_bars(model, known, progress=True)
     model.save(arguments.out)
     tell(f"{arguments.out}: {len(train)} structures of the training, {len(validation)} to calibrate on", report)
+
+
+def hot_parts(model: "Model", arguments: argparse.Namespace) -> "dict[float, Frames]":
+    """Structures to calibrate on at other temperatures of the electrons, by temperature, K.
+
+    Raises ValueError for temperatures that the model has not learned, and files without such structures.
+    """
+    from ase_mlelec.data.data_set import temperature_of
+    from ase_mlelec.data.frames import read_all
+
+    found, known = {}, () if model.hot is None else model.hot.temperatures
+    if arguments.hot and arguments.like:
+        raise ValueError("got --hot and --like; give one of them")
+    for path in arguments.hot or ():
+        frames = read_all([path], keys=keys_of(arguments))
+        temperature = temperature_of(frames.attributes)
+        if temperature not in known:
+            learned = ", ".join(f"{each:g} K" for each in known) or "none"
+            at = "an unknown temperature" if temperature is None else f"{temperature:g} K"
+            raise ValueError(
+                f"{path}: got energies at {at}, the model has learned {learned} beside its own; leave the file out"
+            )
+        own = argparse.Namespace(**vars(arguments) | {"data": [path]})
+        found[temperature] = parts(frames, model, own, both=False)[1]
+    return found
 
 
 def of_committee(arguments: argparse.Namespace, others: "list[str]", data: "list[str]") -> None:

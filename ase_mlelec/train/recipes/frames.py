@@ -28,6 +28,7 @@ from ase_mlelec.train.error_bars import add_error_bars, arranged, told
 from ase_mlelec.train.evaluate import comparable, errors
 from ase_mlelec.train.finite import refuse_model
 from ase_mlelec.train.fit import fit
+from ase_mlelec.train.hot_bars import add_hot_error_bars
 from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
@@ -103,13 +104,13 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
         elif quantity.name not in model.heads:
             take_in.append(_train_of_atoms(model, quantity, parts, config, log, draft, chosen))
     hot = {temperature: far.without(known, log) for temperature, known in hot.items()}
-    chosen |= fit_hot_energies(model, hot, config, log)
+    hot_fit = fit_hot_energies(model, hot, config, log)
     model.cpu()
-    chosen |= {name: fitted.about for name, fitted in fits.items() if fitted.about}
+    chosen |= hot_fit.about | {name: fitted.about for name, fitted in fits.items() if fitted.about}
     model.metadata = described  # errors of dipoles depend on the charges, errors of energies on the core
     protect_trained(model, parts, config)
     refuse_model(model, config.output.model)  # before error bars are made of it
-    _make_error_bars(model, parts, fits, log)
+    _make_error_bars(model, parts, fits, hot_fit.held, log)
     held_out = _errors(model, parts, "validation")
     with hot_energies_kept(model):
         for fitted in fits.values():
@@ -127,8 +128,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     return save(model, config, spent)
 
 
-def _make_error_bars(model, parts, fits, log):
-    """Give the model what its error bars need; ``fits`` are those in closed form by quantity."""
+def _make_error_bars(model, parts, fits, hot, log):
+    """Give the model what its error bars need; ``fits`` are those in closed form by quantity, ``hot`` as HotFit.held."""
     factors = {
         name: arranged(inverse_factor(fitted.normal, 0.0), model.heads[name].nets)
         for name, fitted in fits.items()
@@ -145,7 +146,7 @@ def _make_error_bars(model, parts, fits, log):
         support=parts.get("support"),
         progress=log,
     )
-    log.tell(told(report))
+    log.tell(told(report | add_hot_error_bars(model, hot, progress=log)))
 
 
 def _far_part(parts, config, described, log, chosen):

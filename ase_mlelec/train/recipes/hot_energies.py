@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -50,17 +50,30 @@ def read_hot(parts: Mapping[str, Frames], config: Config) -> dict[float, dict[st
     return found
 
 
-def fit_hot_energies(
-    model: Model, hot: Mapping[float, Mapping[str, Frames]], config: Config, log: Log
-) -> dict[str, Any]:
-    """Give ``model`` HotEnergies from ``read_hot``; what was chosen and the errors, dict of JSON types.
+class HotFit(NamedTuple):
+    """Outcome of ``fit_hot_energies``.
+
+    Attributes
+    ----------
+    about : dict of JSON types
+        What was chosen, and the errors.
+    held : dict of (Model, Frames)
+        Energy at each temperature, K, that was not fitted to its validation structures, and these.
+    """
+
+    about: dict[str, Any]
+    held: dict[float, tuple[Model, Frames]]
+
+
+def fit_hot_energies(model: Model, hot: Mapping[float, Mapping[str, Frames]], config: Config, log: Log) -> HotFit:
+    """Give ``model`` HotEnergies from ``read_hot``.
 
     The energies at each temperature are fitted, not their changes: hot electrons make a smooth energy, which few
     structures determine, and a change has the roughness of the cold one. The fit begins with no energy at all, or with the
     mixture of those at the other temperatures that has the best forces, whatever is better on structures left out.
     """
     if not hot:
-        return {}
+        return HotFit({}, {})
     reference = cast(float, temperature_of(next(iter(hot.values()))["train"].attributes))
     cold = Model(model.descriptor, {"energy": model.heads["energy"]})
     about, seen, final = {}, {reference: cold}, {reference: cold}  # without validation structures, and with them
@@ -76,7 +89,7 @@ def fit_hot_energies(
     found = HotEnergies(reference, list(hot), len(weights[reference]), weights[reference].shape[1] - 1)
     found.changes = torch.stack([weights[temperature] - weights[reference] for temperature in hot])
     model.hot = found
-    return about
+    return HotFit(about, {t: (seen[t], hot[t]["validation"]) for t in hot if "validation" in hot[t]})
 
 
 @contextmanager
