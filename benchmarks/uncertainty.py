@@ -288,7 +288,9 @@ def public(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
-    parser.add_argument("--only", metavar="MODEL", choices=[*TESTS, "si_hot"], help="write the section of one model again")
+    parser.add_argument(
+        "--only", metavar="MODEL", choices=[*TESTS, "si_hot"], help="write the section of one model again"
+    )
     parser.add_argument("--costs", action="store_true", help="write the section on costs again")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th of their structures")
     arguments = parser.parse_args()
