@@ -1,7 +1,7 @@
 """Active learning: a model asks for the labels that it lacks.
 
-In rounds, a model is trained, structures are explored with it, those about which it is unsure are selected by its error
-bars and labeled, and the model is trained again with them. ``docs/active.rst`` shows the whole way::
+In rounds, a model is trained, structures are explored with it, those that would lower its error bars most are labeled, and
+the model is trained again with them. ``docs/active.rst`` shows the whole way::
 
     from ase_mlelec.active import learn, read_active
 

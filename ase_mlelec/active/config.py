@@ -83,7 +83,8 @@ class SelectConfig(Section):
     """Labels in a round. Few are more efficient in labels, many in trainings; a tenth of the present data is a good
     choice."""
     by: Literal["bars", "random"] = "bars"
-    """"bars": the least certain and most different structures; "random": any of the explored ones, for comparison."""
+    """"bars": those of the candidates whose labels lower the error bars of all explored structures most; "random": any of
+    the explored ones, for comparison."""
     closest: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Frames with atoms closer than this share of the shortest distance of their species in the training data are
     unphysical, and end a run."""

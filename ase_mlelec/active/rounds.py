@@ -36,17 +36,19 @@ from ase_mlelec.active.explore import (
 )
 from ase_mlelec.active.labels import Waiting, label_all, store
 from ase_mlelec.active.report import draw
-from ase_mlelec.active.scores import actual, calculator_of, features
-from ase_mlelec.active.selection import diverse
-from ase_mlelec.active.training import models_of_round, train_round
+from ase_mlelec.active.rows import informative_rows
+from ase_mlelec.active.scores import actual, calculator_of
+from ase_mlelec.active.selection import most_informative
+from ase_mlelec.active.training import models_of_round, round_config, train_round
 from ase_mlelec.atomic_write import FileLock, replacing
 from ase_mlelec.bundle import load_model
 from ase_mlelec.data.frames import Frames, join, read_all, read_hdf5
 from ase_mlelec.data.images import read_images
 from ase_mlelec.model import Model
 from ase_mlelec.train.recipes.parts import part_of, split
+from ase_mlelec.train.recipes.shared import read_checked
 
-MOST_CANDIDATES = 2000  # whose features are compared; of more, the least certain
+MOST_CANDIDATES = 2000  # whose rows are compared; of more, the least certain
 FREE = {"stop", "folder"}  # settings that may change between the calls of one run
 FREE_OF_LABELS = {"workers", "longest", "minutes"}
 
@@ -183,9 +185,16 @@ def select_round(config: ActiveConfig, n: int, frames: list[Atoms], model: Model
     candidates = sorted(candidates, key=lambda atoms: -atoms.info["score"])[:MOST_CANDIDATES]
     if len(candidates) <= most or not most:
         return candidates[:most]
-    points = features(model, config.select.quantity, candidates)
-    chosen = diverse(points, [atoms.info["score"] for atoms in candidates], number=most)
-    return [candidates[k] for k in chosen]
+    trusted = [atoms for atoms in frames if atoms.info["state"] == TRUSTED]
+    explored = candidates + trusted[:: 1 + len(trusted) // MOST_CANDIDATES]
+    rows = informative_rows(model, config.select.quantity, explored, frames_learned(config, n))
+    return [candidates[k] for k in most_informative(rows, number=most, among=range(len(candidates)))]
+
+
+def frames_learned(config: ActiveConfig, n: int) -> Frames:
+    """Structures that the models of a round were trained on."""
+    training = round_config(config, n)
+    return split(read_checked((training.folder / name for name in training.data.files), training), training)["train"]
 
 
 def label_round(
@@ -246,7 +255,7 @@ def _potential(config):
     """Model that moves the atoms where the learned one has no energy."""
     name = config.explore.potential
     path = config.parent / name
-    return (str(path) if path.exists() else name) or None
+    return (str(path) if path.exists() else name) if name else None
 
 
 def _room(config, n):

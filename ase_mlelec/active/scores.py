@@ -1,23 +1,18 @@
 """Scores of structures: standard deviations of one quantity, as a number, and the errors that they foretell."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from ase import Atoms
-from numpy.typing import NDArray
 
 from ase_mlelec.active.config import head_of
 from ase_mlelec.calculators.base import MLElecCalculator
 from ase_mlelec.calculators.deep_dos import DeepDOSCalculator
 from ase_mlelec.calculators.deep_pot import DeepPotCalculator
 from ase_mlelec.calculators.deep_wannier import DeepWannierCalculator
-from ase_mlelec.edges import Edges
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import DIPOLE, QUANTITIES
-from ase_mlelec.system import System
-from ase_mlelec.uncertainty import contributions
 
 
 class Score(NamedTuple):
@@ -91,22 +86,3 @@ def actual(calc: MLElecCalculator, quantity: str, atoms: Atoms, labels: Mapping[
     if row.known is None or row.labels[0] not in labels:
         return None
     return row.size(np.asarray(row.known(calc, atoms)) - labels[row.labels[0]], len(atoms))
-
-
-def features(model: Model, quantity: str, images: Iterable[Atoms]) -> NDArray:
-    """Mean over the atoms of the coordinates of the last layer: array [images, K].
-
-    They are measured in standard deviations of the posterior, see ase_mlelec.uncertainty.Posterior; without a posterior
-    they are features of the descriptor.
-    """
-    name, rows = head_of(quantity), []
-    with torch.no_grad():
-        for atoms in images:
-            system = System.from_atoms(atoms, dtype=model.dtype, device=next(model.parameters()).device)
-            environment = model.environment(name, system, Edges.build(system, model.cutoff))
-            if name in model.posteriors:
-                found = contributions(model.heads[name], model.posteriors[name], environment).z
-            else:
-                found = environment.features
-            rows.append(found.mean(dim=0).double().cpu().numpy())
-    return np.array(rows)

@@ -44,8 +44,16 @@ def n_weights(head: Any) -> int:
     return len(last) * (last[0].in_features + 1)
 
 
-def rows_of(model: Model, name: str, frames: Frames, *, progress: bool | Log = False) -> Iterator[Rows]:
+def rows_of(
+    model: Model, name: str, frames: Frames, *, n_moves: int | None = None, progress: bool | Log = False
+) -> Iterator[Rows]:
     """Iterate over the rows of a quantity ``name`` of the labeled ``frames``, batch after batch.
+
+    Parameters
+    ----------
+    n_moves : int, optional
+        Random displacements of each structure, along which its forces, or derivatives of its sums, are looked at; default
+        as many as the weights need.
 
     Raises
     ------
@@ -60,13 +68,13 @@ def rows_of(model: Model, name: str, frames: Frames, *, progress: bool | Log = F
     title = f"error bars: rows of the {name} of"
     if not quantity.gradients:
         if not any({quantity.atomic, quantity.total} & {*labels} for labels in batches.labels):
-            yield from _rows_of_slopes(model, name, batches, progress)
+            yield from _rows_of_slopes(model, name, batches, n_moves, progress)
             return
         atomic = any(quantity.atomic in labels for labels in batches.labels)
         for batch in batch_by_batch(batches, BATCH, progress, title):
             yield from _rows_of_atoms(model, batch, quantity, atomic)
         return
-    generator, n_moves = torch.Generator().manual_seed(0), _number_of_moves(model, name, batches)
+    generator, n_moves = torch.Generator().manual_seed(0), n_moves or _number_of_moves(model, name, batches)
     size = BATCH if model.heads[name].nets.hidden[0] else 1
     for batch in batch_by_batch(batches, size, progress, title):
         yield from _rows_of_energy(model, batch, n_moves, generator)
@@ -110,14 +118,14 @@ def _rows_of_atoms(model, batch, quantity, atomic):
         yield Rows(quantity.total, rows, errors, sizes)
 
 
-def _rows_of_slopes(model, name, batches, progress):
+def _rows_of_slopes(model, name, batches, n_moves, progress):
     """Rows of derivatives of sums along random displacements, of random components of random outputs.
 
     On average their products add up to those of all derivatives by all outputs, and the products of their errors to those
     of all errors.
     """
     head, label = model.heads[name], QUANTITIES[name].slopes
-    generator, n_moves = torch.Generator().manual_seed(0), _number_of_moves(model, name, batches)
+    generator, n_moves = torch.Generator().manual_seed(0), n_moves or _number_of_moves(model, name, batches)
     for batch in batch_by_batch(batches, BATCH, progress, f"error bars: rows of the slopes of the {name} of"):
         with torch.no_grad():
             having = batch.has(label)[batch.system.batch].nonzero()[:, 0]

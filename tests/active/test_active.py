@@ -15,7 +15,9 @@ from small_data import labels_of, make_frames
 from ase_mlelec import load_model
 from ase_mlelec.active import estimate, learn, parse_active, read_active
 from ase_mlelec.active.explore import noted, read_trajectory
-from ase_mlelec.active.rounds import pool_of, select_round
+from ase_mlelec.active.rounds import frames_learned, pool_of, select_round
+from ase_mlelec.active.rows import informative_rows
+from ase_mlelec.active.selection import most_informative
 from ase_mlelec.data.frames import read_hdf5, write_hdf5
 from ase_mlelec_entry_points.cli.main import main
 
@@ -177,16 +179,17 @@ POOL = {
     "stop": {"share": 0.0, "labels": 5},
 }
 WITH_DOS = TRAINING.replace("[output]", "[dos]\ndrawn = 32\n[output]")
+DOS_ONLY = TRAINING.replace("[energy]\nwidths = []\nenergy = [1, 1]\nforces = [1, 1]\n", "[dos]\ndrawn = 16\n")
 
 
-def pool(folder, **sections):
+def pool(folder, training=WITH_DOS, **sections):
     """Configuration with a pool of 15 structures, nine of them to train on."""
     table = copy.deepcopy(POOL)
     for name, settings in sections.items():
         table[name] |= settings
     folder.mkdir(exist_ok=True)
     write_hdf5(folder / "pool.h5", make_frames(15, seed=5))
-    return prepared(folder, table, WITH_DOS)
+    return prepared(folder, table, training)
 
 
 @pytest.mark.slow
@@ -204,8 +207,19 @@ def test_pool(tmp_path):
     assert len(set(taken)) == 5 and summaries[1]["states"]["candidate"] == 6
     labels = read_hdf5(tmp_path / "active/round-00/labels.h5")
     np.testing.assert_allclose(labels[1].labels["ados"], frames[taken[1]].labels["ados"])
-    scores = [atoms.info["score"] for atoms in read_trajectory(tmp_path / "active/round-00/explore/given.traj")]
-    assert taken[0] == int(np.argmax(scores))  # the least certain first
+    model = load_model(tmp_path / "active/round-00/model.safetensors")
+    rows = informative_rows(model, "ados", [frame.atoms for frame in frames], frames_learned(config, 0))
+    assert taken[:3] == most_informative(rows, number=3)
+    again = select_round(config, 0, read_trajectory(tmp_path / "active/round-00/explore/given.traj")[::-1], model, 3)
+    assert [int(atoms.info["source"]) for atoms in again] == taken[:3]  # in any order of the candidates
+    assert len(frames_learned(config, 1)) == len(frames_learned(config, 0)) + 3
+
+
+@pytest.mark.slow
+def test_pool_needs_no_energy(tmp_path):
+    """Nothing moves the atoms there."""
+    config = pool(tmp_path, training=DOS_ONLY, stop={"labels": 3})
+    assert [each["labels"] for each in learn(config, progress=False)] == [3]
 
 
 def test_random_choice_for_comparison(tmp_path):
@@ -219,6 +233,26 @@ def test_random_choice_for_comparison(tmp_path):
     ]
     assert chosen[0] == chosen[1] and len({*map(tuple, chosen)}) == 3
     assert len({*chosen[0]}) == 8 and max(chosen[0]) < 20 and min(chosen[0]) < 10
+
+
+def test_trusted_frames_count_and_are_not_chosen(uninterrupted):
+    """Labels teach about all that was explored: here about structures of another density, for which there are two."""
+    folder, _ = uninterrupted
+    config = parse_active(ACTIVE, folder)
+    model, images = load_model(folder / "active/round-00/model.safetensors"), [frame.atoms for frame in make_frames(12)]
+
+    def chosen(strain, number):
+        frames = [noted(atoms.copy(), str(k), 1.0 + k, "candidate") for k, atoms in enumerate(images)]
+        for atoms in frames[10:]:
+            atoms.set_cell(atoms.cell.array * 1.25, scale_atoms=True)
+        trusted = [noted(atoms.copy(), "trusted", 0.001, "trusted") for atoms in images[:10] * 3]
+        for k, atoms in enumerate(trusted):
+            atoms.rattle(0.02, seed=k)
+            atoms.set_cell(atoms.cell.array * strain, scale_atoms=True)
+        return [atoms.info["source"] for atoms in select_round(config, 0, frames + trusted, model, number)]
+
+    assert int(chosen(1.25, 1)[0]) >= 10
+    assert "trusted" not in chosen(1.0, 6)
 
 
 @pytest.mark.slow
@@ -314,9 +348,8 @@ def test_mistakes(tmp_path, sections, message):
 
 
 def test_training_without_energy_needs_a_potential(tmp_path):
-    dos_only = TRAINING.replace("[energy]\nwidths = []\nenergy = [1, 1]\nforces = [1, 1]\n", "[dos]\ndrawn = 16\n")
     with pytest.raises(ValueError, match="explore.potential: train.toml has no .energy. that moves the atoms"):
-        prepared(tmp_path, changed(select={"quantity": "ados"}), dos_only)
+        prepared(tmp_path, changed(select={"quantity": "ados"}), DOS_ONLY)
 
 
 def test_estimate_is_of_this_machine_when_there_is_a_model(uninterrupted):
