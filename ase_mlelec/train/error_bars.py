@@ -230,7 +230,8 @@ def covariance_factor(model: Model, name: str, train: Frames) -> Tensor:
         prior = products_of_atoms(model, name, train) if QUANTITIES[name].gradients and len(normal) <= MANY else None
         return inverse_factor(normal, ridge, prior=prior, most=len(normal))
     closed = model.metadata.get("training", {}).get("closed_form", {}).get(name, {})
-    return inverse_factor(normal, max(closed.get("ridge", 0.0), OF_MANY), most=len(normal))
+    rounding = 1e-12 * len(normal)
+    return inverse_factor(normal, max(closed.get("ridge", 0.0), OF_MANY, rounding), most=len(normal))
 
 
 def _posterior(model, name, train, validation, ridges, factor=None, support=None, *, log):
