@@ -48,7 +48,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.recipes.parts import part_of, split
 from ase_mlelec.train.recipes.shared import read_checked
 
-MOST_CANDIDATES = 2000  # whose rows are compared; of more, the least certain
+MOST_CANDIDATES = 1000  # whose rows are compared; of more, the least certain
 FREE = {"stop", "folder"}  # settings that may change between the calls of one run
 FREE_OF_LABELS = {"workers", "longest", "minutes"}
 

@@ -17,11 +17,13 @@ from ase_mlelec.active.config import head_of
 from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
-from ase_mlelec.train.error_bars import MOST_WEIGHTS, covariance_factor
-from ase_mlelec.train.last_layer import rows_of
+from ase_mlelec.train.error_bars import FEW, MANY, MOST_WEIGHTS, OF_MANY
+from ase_mlelec.train.last_layer import n_weights, products_of_atoms, rows_of
+from ase_mlelec.uncertainty import inverse_factor
 
 MOVES = 8  # random displacements of all atoms, along which forces are looked at
 MOST_ROWS = 24  # of a structure; of more, their principal directions
+ROUNDING = 1e-12  # smallest ridge for each weight, with which the covariance is positive definite
 MOST_DIRECTIONS = 1000  # of all weights; of more, those in which the results of the structures vary most
 
 
@@ -40,13 +42,37 @@ def informative_rows(model: Model, quantity: str, images: Sequence[Atoms], train
     name = head_of(quantity)
     known = blank(model, name, train)
     labels = sorted({label for frame in known for label in frame.labels})
-    size = len(model.heads[name].nets.last) * (model.heads[name].nets.last[0].in_features + 1)
-    few = size <= MOST_WEIGHTS
+    few = n_weights(model.heads[name]) <= MOST_WEIGHTS
     factor = covariance_factor(model, name, known) if few else model.posteriors[name].inputs.flatten(0, 1)
     found = [_rows(model, name, known, Frame(atoms), labels, factor.double()) for atoms in images]
     most = max(map(len, found))
     rows = torch.stack([torch.nn.functional.pad(each, (0, 0, 0, most - len(each))) for each in found])
     return principal(rows).cpu().numpy()
+
+
+def covariance_factor(model: Model, name: str, train: Frames) -> Tensor:
+    """Factor X [P, P] of the posterior covariance X X^T of the last layer of a head, without scale.
+
+    The ridge is that of the posterior, or of the closed form of an energy; the values of labels play no part.
+
+    Raises
+    ------
+    ValueError
+        For structures without labels.
+    """
+    normal: Tensor | None = None
+    for found in rows_of(model, name, train):
+        rows = (found.weights.sqrt()[:, None] * found.rows).double()
+        normal = rows.T @ rows if normal is None else normal.addmm_(rows.T, rows)
+    if normal is None:
+        raise ValueError(f"{name}: no labels to learn what structures would teach; give training data with labels")
+    size = len(normal)
+    ridge = model.posteriors[name].ridge if name in model.posteriors else FEW
+    if ridge:
+        prior = products_of_atoms(model, name, train) if QUANTITIES[name].gradients and size <= MANY else None
+        return inverse_factor(normal, ridge, prior=prior, most=size)
+    closed = model.metadata.get("training", {}).get("closed_form", {}).get(name, {})
+    return inverse_factor(normal, max(closed.get("ridge", 0.0), OF_MANY, ROUNDING * size), most=size)
 
 
 def blank(model: Model, name: str, frames: Frames) -> Frames:

@@ -35,7 +35,7 @@ from ase_mlelec.uncertainty import (
 )
 from ase_mlelec.uncertainty.scales import log_likelihood
 
-__all__ = ["add_error_bars", "arranged", "covariance_factor", "errors_and_deviations", "rounded", "told"]
+__all__ = ["add_error_bars", "arranged", "errors_and_deviations", "rounded", "told"]
 
 RIDGES = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0, 100.0)
 MOST_WEIGHTS = 15_000  # more weights have a normal matrix of gigabytes
@@ -211,27 +211,6 @@ def arranged(samples: Tensor, nets: Any) -> Tensor:
     weights, constants = samples[: -len(nets.last)], samples[-len(nets.last) :]
     weights = weights.reshape(len(nets.last), -1, samples.shape[1])
     return nets.scale[0] * torch.cat([weights, constants[:, None]], dim=1).flatten(0, 1)
-
-
-def covariance_factor(model: Model, name: str, train: Frames) -> Tensor:
-    """Factor X [P, P] of the posterior covariance X X^T of the last layer of a head, without scale: all of it.
-
-    The ridge is that of the posterior, or of the closed form of an energy. The labels of ``train`` may be zeros: their
-    values play no part.
-
-    Raises
-    ------
-    ValueError
-        For structures without labels.
-    """
-    normal, _ = _normal(model, name, train, False)
-    ridge = model.posteriors[name].ridge if name in model.posteriors else FEW
-    if ridge:
-        prior = products_of_atoms(model, name, train) if QUANTITIES[name].gradients and len(normal) <= MANY else None
-        return inverse_factor(normal, ridge, prior=prior, most=len(normal))
-    closed = model.metadata.get("training", {}).get("closed_form", {}).get(name, {})
-    rounding = 1e-12 * len(normal)
-    return inverse_factor(normal, max(closed.get("ridge", 0.0), OF_MANY, rounding), most=len(normal))
 
 
 def _posterior(model, name, train, validation, ridges, factor=None, support=None, *, log):
