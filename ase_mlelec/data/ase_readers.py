@@ -20,6 +20,7 @@ from ase_mlelec.units import HARTREE
 MARK = "mlelec:"  # prefix of keys of extxyz files, so that ASE does not interpret them
 OWN = ("Lattice", "Properties", "pbc")  # keys of the structure; some programs write them in another case
 SPECIES_COLUMN = "mlelec_labels"  # column of the species; other programs write labels such as Fe1
+SPECIES_NAMES = ("species", "element", "elements", "symbol", "symbols")  # of other programs
 DUMPS = ("lammps-dump-text", "lammps-dump-binary")
 
 
@@ -78,8 +79,14 @@ def labels_to_calculator(atoms: Atoms) -> None:
 def _name_species(atoms):
     """Set the elements of atoms whose species were read as labels, unless the file has atomic numbers as well."""
     labels = atoms.arrays.pop(SPECIES_COLUMN, None)
-    if labels is None or atoms.numbers.any():
+    if labels is None and not atoms.numbers.any():
+        labels = next((atoms.arrays.pop(name) for name in SPECIES_NAMES if name in atoms.arrays), None)
+    if atoms.numbers.any():
         return
+    if labels is None:
+        raise ValueError(
+            "its atoms have no species, a column species:S:1 that Properties names; add the column, or correct its name"
+        )
     atoms.symbols = [element_of(label) for label in labels]
     if atoms.calc is not None:  # the calculator remembers the structure of its results
         atoms.calc.atoms.symbols = atoms.symbols
@@ -150,6 +157,15 @@ def add_free_energy(atoms: Atoms) -> None:
     if "free energy" in terms and extrapolated is not None and "free_energy" not in atoms.calc.results:
         correction = atoms.calc.results["energy"] - extrapolated  # of van der Waals forces
         atoms.calc.results["free_energy"] = terms["free energy"] + correction
+
+
+def drop_dipole(atoms: Atoms, kind: str) -> bool:
+    """Drop the dipole of a periodic structure of GPAW, in place, and return whether there was one.
+
+    GPAW sums the density over its cell, whatever the boundaries are.
+    """
+    of_gpaw = kind in ("gpaw-out", "gpw") or getattr(atoms.calc, "name", None) == "gpaw"
+    return bool(of_gpaw and atoms.calc and atoms.pbc.any() and atoms.calc.results.pop(DIPOLE, None) is not None)
 
 
 FULL = 0.99  # occupancy of a site, less rounding

@@ -19,13 +19,15 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import InputError
 
+from ase_mlelec.checks import check_atoms
 from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
 from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
 from ase_mlelec.data.runs.cp2k import read_cp2k, without_companions
-from ase_mlelec.data.runs.find import other_data
+from ase_mlelec.data.runs.find import once, other_data, part_of_run
 from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
 from ase_mlelec.data.runs.spectra import Spectra
 from ase_mlelec.data.runs.steps import is_run, read_run
@@ -40,6 +42,7 @@ __all__ = [
     "Frame",
     "Frames",
     "Spectra",
+    "checked",
     "from_images",
     "has_spectra",
     "is_run",
@@ -109,6 +112,8 @@ def read_frames(
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():  # opening a pipe would block
         raise ValueError(f"{path}: no file; {READABLE}")
+    if part := part_of_run(path):
+        raise ValueError(f"{path}: {part}")
     return read_labeled(path, keys=keys, found=found)
 
 
@@ -142,7 +147,7 @@ def read_all(
     ValueError
         For errors of ``read_frames`` and ``join``, and where no file has the ``keys``.
     """
-    paths = without_companions(paths)
+    paths = without_companions(once(list(paths)))
     here = ", ".join(map(str, paths))
     if keys and not any(map(has_keys, paths)):
         raise ValueError(f"{here}: got names of labels ({', '.join(keys.values())}), {FOR_ASE}")
@@ -158,6 +163,16 @@ def read_all(
     if paths and not len(frames):
         raise ValueError(f"{here}: got no structures in it, or none that can be used; give a data set with some")
     check_used(here, keys or {}, found, {})
+    return frames
+
+
+def checked(frames: Frames, path: str | PathLike) -> Frames:
+    """The frames of a file; ValueError for a structure that no model takes, such as one without volume."""
+    for k, frame in enumerate(frames):
+        try:
+            check_atoms(frame.atoms)
+        except InputError as error:
+            raise ValueError(f"{path}: frame {k} ({frame.name or 'unnamed'}): {error}") from None
     return frames
 
 

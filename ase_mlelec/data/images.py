@@ -18,7 +18,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import NO_PERMISSION, check_finite, printable
-from ase_mlelec.data.ase_readers import complete, extxyz_options, read_aenet, refuse_dump
+from ase_mlelec.data.ase_readers import complete, drop_dipole, extxyz_options, read_aenet, refuse_dump
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import (
     STRESS_UNIT,
@@ -35,6 +35,7 @@ from ase_mlelec.data.keys import (
 )
 from ase_mlelec.data.usual_names import guessed, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
+from ase_mlelec.io.aims import read_aims
 from ase_mlelec.io.cp2k import refuse_trajectory
 from ase_mlelec.io.text import fortran_floats
 from ase_mlelec.io.ulm import check_claims
@@ -102,9 +103,13 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         elif kind == "extxyz":
             comment, unread = check_lines(path)
             source, options = for_ase(path), extxyz_options()
-        images: Any = (
-            _rows(path, kind) if kind in ("db", "json") else read(source, ":", do_not_split_by_at_sign=True, **options)
-        )
+        images: Any
+        if kind in ("db", "json"):
+            images = _rows(path, kind)
+        elif kind == "aims-output":
+            images = read_aims(path)
+        else:
+            images = read(source, ":", do_not_split_by_at_sign=True, **options)
     except PermissionError:
         raise ValueError(f"{path}: {NO_PERMISSION}") from None
     except UnknownFileTypeError as error:
@@ -132,6 +137,12 @@ def read_images(path: str | PathLike) -> list[Atoms]:
         read_aenet(path, images)
     if not images:
         raise ValueError(f"{path}: no structures in it (read as {kind}); {READABLE}")
+    if dropped := sum(drop_dipole(atoms, kind) for atoms in images):
+        warnings.warn(
+            f"{path}: the dipoles of {dropped} periodic structures are not read, as GPAW's depend on where the cell begins; "
+            "polarizations of crystals need Wannier centers or Berry phases",
+            stacklevel=5,
+        )
     for i, atoms in enumerate(images):
         try:
             complete(atoms, kind)

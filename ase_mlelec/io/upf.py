@@ -19,6 +19,14 @@ from ase_mlelec.io.text import element_of, fortran_floats, read_numbers, read_te
 
 LARGEST_CHARGE = 120  # e
 
+# formats of other programs, by what they begin with
+OTHER_FORMATS = {
+    "<psml": "PSML",
+    "pspcod": "psp8 of Abinit",
+    "zatom,zion": "psp8 of Abinit",
+    "<pseudo version": "XML of PAW data",
+}
+
 
 @dataclass(frozen=True)
 class UPF:
@@ -68,6 +76,9 @@ def read_upf(path: str | PathLike) -> UPF:
         For a missing, truncated or damaged file, one without valence charge, and one that is no UPF.
     """
     text = _without(read_text(path, "give a pseudopotential in UPF"), ("<PP_INFO", "</PP_INFO>"), ("<!--", "-->"))
+    other = next((name for mark, name in OTHER_FORMATS.items() if mark in text[:4000]), None)
+    if other and "<PP_HEADER" not in text:
+        raise ValueError(f"{path}: in the format {other}, which is not read; give UPF, which PseudoDojo has as well")
     if "<PP_HEADER" not in text:
         raise ValueError(
             f"{path}: not UPF version 1 or 2 (no <PP_HEADER>); give the pseudopotential in this format, "

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.calculators.calculator import InputError
 
-from ase_mlelec.checks import check_atoms
 from ase_mlelec.data.data_set import Frame, Frames, same_structure, temperature_of
-from ase_mlelec.data.frames import read_all
+from ase_mlelec.data.frames import checked, read_all
 from ase_mlelec.data.hdf5 import FRAMES as DATA_SET
 from ase_mlelec.data.hdf5 import HAMILTONIANS, SNAPSHOTS, is_of, opened
+from ase_mlelec.data.runs.find import once
 from ase_mlelec.quantities import LABELS
 
 FRAMES = "labeled structures"
@@ -75,7 +74,7 @@ def source_of(
     ValueError
         For data that cannot be read or have no labels, and for data of several kinds.
     """
-    files = [Path(path) for path in paths]
+    files = [Path(path) for path in once(paths)]
     for path in files:
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
@@ -115,16 +114,6 @@ def kind_of(path: str | PathLike) -> str:
     return WANNIER90 if any(name.endswith(ENDINGS) for name in names) else FRAMES
 
 
-def _checked(frames, path):
-    """The frames of a file; ValueError for a structure that no training takes, such as one without volume."""
-    for k, frame in enumerate(frames):
-        try:
-            check_atoms(frame.atoms)
-        except InputError as error:
-            raise ValueError(f"{path}: frame {k} ({frame.name or 'unnamed'}): {error}") from None
-    return frames
-
-
 def _hot_files(paths, keys):
     """Data sets that have energies of structures of the others, by name, at other temperatures of the electrons."""
     own = [path for path in paths if path.suffix in (".h5", ".hdf5")]
@@ -135,7 +124,7 @@ def _hot_files(paths, keys):
     if temperatures[0] is None or not others:
         return []
     first, *theirs = (
-        {frame.name: frame.atoms for frame in read_all([path], keys=keys, check=_checked)} for path in (own[0], *others)
+        {frame.name: frame.atoms for frame in read_all([path], keys=keys, check=checked)} for path in (own[0], *others)
     )
     return [
         path
@@ -155,7 +144,7 @@ def _temperature(path):
 def _read_frames(paths, keys, progress):
     hot = _hot_files(paths, keys)
     paths = [path for path in paths if path not in hot]
-    frames = read_all(paths, keys=keys, check=_checked)
+    frames = read_all(paths, keys=keys, check=checked)
     facts, remedy = {}, ""
     on_grid = [name for name in frames.counts if LABELS[name].on_grid]
     if on_grid and frames.energies is None:

@@ -214,8 +214,8 @@ def sum_rows(
                 written, saved = time.monotonic(), True
                 took = written - begun
             if stop:
-                how = f"; the same command goes on from {path.name}" if path else ", and begins anew the next time"
-                raise Interrupted(f"interrupted after the rows of {end} of {n} structures{how}", 128 + stop.number)
+                how = f"interrupted after the rows of {end} of {n} structures; the same command goes on from"
+                raise Interrupted(f"{how} {path.name}" if path else "", 128 + stop.number)
             log.advance(n, end - first)
             if log.due:
                 log.line(f"rows of {end}/{n} structures, {duration(log.left(end, n))} left")

@@ -11,9 +11,17 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, OutputConfig
 from ase_mlelec.train.interrupt import explained
 from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.cutoff_trials import TRIALS as TRIALS_OF_CUTOFF
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
 from ase_mlelec.train.recipes.ldos import train_ldos
+from ase_mlelec.train.recipes.linear_energy import TRIALS as TRIALS_OF_ENERGY
+from ase_mlelec.train.recipes.shared import checkpoint_of
+
+TRIALS = (
+    TRIALS_OF_ENERGY,
+    TRIALS_OF_CUTOFF,
+)  # checkpoints that all members of a committee keep until the last is trained
 
 
 def train(config: Config, progress: bool | Log = True) -> Model | list[Model]:
@@ -53,7 +61,8 @@ def train_members(config: Config, progress: bool | Log = True) -> Iterator:
                 model = recipe(member, progress=progress)
             yield member, model
         processes.gathered(None)  # none reads it any more
-        cache.unlink(missing_ok=True)
+        for spent in (cache, *(checkpoint_of(member, name) for member in _members(config) for name in TRIALS)):
+            spent.unlink(missing_ok=True)
 
 
 def _members(config):

@@ -75,8 +75,12 @@ def target_of(arguments: argparse.Namespace) -> tuple[list[str], str]:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from ase_mlelec.data.runs.find import once
+
     sources, target = target_of(arguments)
     suffix = f".{target.rpartition('.')[2]}"
+    if suffix != ".safetensors":
+        sources = once(sources)
     mala = [source for source in sources if source.endswith(".info.json")]
     if arguments.key and (mala or suffix == ".safetensors"):
         raise ValueError("got --key, which is for labels in files that ASE reads; leave it out")
@@ -105,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
 def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from ase_mlelec.data.frames import has_spectra, read_all, write_hdf5
+    from ase_mlelec.data.frames import checked, has_spectra, read_all, write_hdf5
     from ase_mlelec.data.runs.spectra import described as described_spectra
     from ase_mlelec.quantities import LABELS
 
@@ -116,7 +120,8 @@ def convert_data(sources: Sequence[str], target: str, arguments: argparse.Namesp
     keys, of_runs = keys_of(arguments), any(has_spectra(source) for source in sources)
     if not of_runs:
         convert_spectra.refuse_options(arguments, sources[0], "upf")
-    frames = read_all(sources, keys=keys, spectra=convert_spectra.spectra_of(arguments) if of_runs else None)
+    spectra = convert_spectra.spectra_of(arguments) if of_runs else None
+    frames = read_all(sources, keys=keys, check=checked, spectra=spectra)
     grid: tuple[float, float] | None = None if of_runs else arguments.grid
     if grid is not None:
         if not -1e6 < grid[0] < grid[1] < 1e6:

@@ -139,3 +139,15 @@ def test_energy_of_xsf_that_is_no_number(tmp_path):
     (tmp_path / "a.xsf").write_text(f"# total energy = --E eV\n\n{cell}Si 0 0 0 0 0 0\n")
     (frame,) = read_frames(tmp_path / "a.xsf")
     assert "energy" not in frame.labels
+
+
+@pytest.mark.parametrize("name", ["element", "kind_of_atom"])
+def test_species_in_another_column(tmp_path, name):
+    """ASE would make atoms without an element of them."""
+    rows = "Na 0 0 0\nCl 2 0 0\n"
+    (tmp_path / "a.xyz").write_text(f'2\nLattice="4 0 0 0 4 0 0 0 4" Properties={name}:S:1:pos:R:3 energy=-7\n{rows}')
+    if name == "element":
+        assert list(read_frames(tmp_path / "a.xyz")[0].atoms.symbols) == ["Na", "Cl"]
+    else:
+        with pytest.raises(ValueError, match="a.xyz: frame 0: its atoms have no species"):
+            read_frames(tmp_path / "a.xyz")

@@ -121,3 +121,23 @@ def test_steps_that_did_not_converge(tmp_path):
     with pytest.warns(UserWarning, match="1 of 3 steps did not converge, and are left out"):
         frames = read_frames(path)
     assert [each.labels["energy"] for each in frames] == pytest.approx([energies(text)[k] for k in (0, 2)], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        (
+            "x.pdos_tot",
+            "# ik    E (eV)  dos(E)    pdos(E)\n    1  -12.459  0.171E-03  0.170E-03\n",
+            "a density of states on an",
+        ),
+        ("x.pdos_atm#1(Si)_wfc#1(s)", "# E (eV)   ldos(E)   pdos(E)   \n", "a density of states on an energy grid"),
+        ("x.proj.projwfc_up", "\n 36 36 36 36 36 36 8 2\n", "projections of projwfc.x .filproj."),
+        ("a.xml", '<PROJECTIONS>\n<HEADER NUMBER_OF_ATOMIC_WFC="8"/>\n', "of projwfc.x alone, without the structure"),
+        ("rho.cube", " title\n", "a function on a grid, and no labels"),
+    ],
+)
+def test_parts_of_runs(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf": {message}.* give the folder of the run"):
+        read_frames(tmp_path / name)

@@ -9,9 +9,11 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from small_data import make_frames
+from small_projwfc import write_run
+from small_vasp import example, vasprun
 
 from ase_mlelec import units
-from ase_mlelec.data.frames import read_frames, write_hdf5
+from ase_mlelec.data.frames import read_all, read_frames, write_hdf5
 from ase_mlelec.data.structures import structure, structures
 from ase_mlelec_entry_points.cli.main import main
 
@@ -179,3 +181,30 @@ def test_labels_of_a_file_are_not_those_of_the_model(tmp_path):
     one, _ = read_frames(tmp_path / "out.extxyz")
     assert one.labels["energy"] < -100 and np.abs(one.labels["forces"]).max() < 5
     assert np.linalg.norm(one.labels["virial"]) > 1e-3 and "virial" not in (tmp_path / "out.extxyz").read_text()
+
+
+def test_file_that_is_named_twice(tmp_path, capsys):
+    """By another way to it, or within a folder that is named too: its structures would count twice."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/vasprun.xml").write_text(vasprun(example() | {"shares": None}))
+    other = tmp_path / "run" / ".." / "run"
+    for paths in ([tmp_path / "run", other], [tmp_path / "run/vasprun.xml", other / "vasprun.xml"]):
+        with pytest.warns(UserWarning, match="run.*: named more than once, and read once"):
+            assert len(read_all(paths)) == 2
+    write_run("symmetric", tmp_path / "a")
+    run = next(tmp_path.glob("a/**/*.save"))
+    with pytest.warns(UserWarning, match="save: named more than once, and read once"):
+        assert len(read_all([run, run / "data-file-schema.xml"])) == 1
+    arguments = ["convert", str(tmp_path / "run"), str(other), "--out", str(tmp_path / "all.h5")]
+    with pytest.warns(UserWarning, match="named more than once"):
+        assert main(arguments) == 0
+    assert "all.h5: 2 structures with" in capsys.readouterr().out
+
+
+def test_cell_without_volume_is_not_converted(tmp_path, capsys):
+    """Later steps refuse it, and would name the data set in place of the file."""
+    comment = 'Lattice="4 0 0 0 4 0 0 0 0" pbc="T T T" Properties=species:S:1:pos:R:3 energy=-7'
+    (tmp_path / "a.xyz").write_text(f"2\n{comment}\nNa 0 0 0\nCl 2 0 0\n")
+    assert main(["convert", str(tmp_path / "a.xyz"), "--out", str(tmp_path / "a.h5")]) == 1
+    assert "a.xyz: frame 0 (a-0): pbc is [True, True, True] but the periodic cell vectors" in capsys.readouterr().err
+    assert not (tmp_path / "a.h5").exists()

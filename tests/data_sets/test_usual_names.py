@@ -155,6 +155,7 @@ def test_free_energy_of_gpaw(tmp_path):
         f"  {k + 1}. axis:    yes    {'    '.join(f'{4.0 * (k == j):.6f}' for j in range(3))}    20     0.2"
         for k in range(3)
     ]
+    rows += ["", "Dipole moment: (0.1, 0.2, 0.3) |e|*Ang"]
     rows += ["", "Energy contributions relative to reference atoms: (reference = -100.0)", "", "Kinetic:         +1.0"]
     rows += [
         "Entropy (-ST):   -0.20",
@@ -165,9 +166,17 @@ def test_free_energy_of_gpaw(tmp_path):
     ]
     rows += ["Forces in eV/Ang:", "  0 Al    0.00000    0.00000   -0.00000", "", "Date: x", ""]
     (tmp_path / "a.txt").write_text("\n".join(["", "  ___ ___ ___ _ _ _  ", " |   |   |_  | | | | ", *rows]))
-    with pytest.warns(UserWarning, match="energy is free_energy, which is up to 0.1 eV/atom away"):
+    with (
+        pytest.warns(UserWarning, match="energy is free_energy, which is up to 0.1 eV/atom away"),
+        pytest.warns(UserWarning, match="the dipoles of 1 periodic structures are not read"),
+    ):
         (frame,) = read_frames(tmp_path / "a.txt")
-    assert frame.labels["energy"] == -16.2
+    assert frame.labels["energy"] == -16.2 and "dipole" not in frame.labels
+    text = (tmp_path / "a.txt").read_text().replace("axis:    yes", "axis:    no ")
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.warns(UserWarning, match="energy is free_energy"):
+        (frame,) = read_frames(tmp_path / "a.txt")
+    np.testing.assert_array_equal(frame.labels["dipole"], [0.1, 0.2, 0.3])
 
 
 def test_labels_of_several_calculators(tmp_path):

@@ -313,3 +313,16 @@ def test_damaged(tmp_path, make, edit, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_upf(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ('<?xml version="1.0"?>\n<psml version="1.1" energy_unit="hartree">\n</psml>\n', "PSML"),
+        ("Si ONCVPSP-3.3.0\n 14.0 4.0 170510 zatom,zion,pspd\n 8 11 2 4 600 0 pspcod,pspxc\n", "psp8 of Abinit"),
+    ],
+)
+def test_other_formats(tmp_path, text, name):
+    (tmp_path / "Si.psml").write_text(text)
+    with pytest.raises(ValueError, match=f"Si.psml: in the format {name}, which is not read; give UPF"):
+        read_upf(tmp_path / "Si.psml")

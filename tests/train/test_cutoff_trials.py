@@ -6,7 +6,9 @@ from small_data import make_wannier_frames
 
 from ase_mlelec.data.frames import write_hdf5
 from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.interrupt import Interrupted
 from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes import frames as recipe
 from ase_mlelec.train.recipes.cutoff_trials import BETTER, LONGEST, SHORTEST, with_tried_cutoff
 from ase_mlelec.train.recipes.defaults import settled
 
@@ -79,3 +81,50 @@ def test_a_model_has_the_cutoff_of_the_trials(tmp_path, capfd):
     errors = {float(line.split()[5]): float(line.split()[-1]) for line in lines}
     assert len(errors) >= 3 and model.descriptor.cutoff in errors
     assert errors[model.descriptor.cutoff] * BETTER <= min(errors.values())
+
+
+def test_trials_of_an_interrupted_training_are_kept(frames, tmp_path):
+    """No trial is made twice for the same data and settings; others make their own."""
+    made = []
+
+    def errors(config, some):
+        if len(made) == stop:
+            raise KeyboardInterrupt
+        made.append(config.descriptor.cutoff)
+        return [config.descriptor.cutoff]  # the shortest is best
+
+    def chosen(**sections):
+        given = configuration(tmp_path, dipole={}, **sections)
+        return with_tried_cutoff(given, settled(given, frames), frames, errors, checkpoint=tmp_path / "c.checkpoint")
+
+    stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        chosen()
+    stop = None
+    found, n = chosen(), len(made)
+    assert chosen() == found and len(made) == n == len({*made}) >= 3
+    chosen(seed=1)
+    assert len(made) == 2 * n
+
+
+def test_members_of_a_committee_keep_their_trials(tmp_path, monkeypatch):
+    """Until the last is trained: the same command trains members again, and repeats no trial."""
+    write_hdf5(tmp_path / "d.h5", make_wannier_frames(18))
+    config = configuration(tmp_path, polarizability={"drawn": 20}, committee=2)
+    former, calls = recipe._directed_errors, []
+    monkeypatch.setattr(recipe, "_directed_errors", lambda *arguments: calls.append(1) or former(*arguments))
+    saved = recipe.save
+
+    def interrupted(model, config, *rest):
+        if config.output.model == "m-1.safetensors":
+            raise KeyboardInterrupt
+        return saved(model, config, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recipe, "save", interrupted)
+        with pytest.raises(Interrupted, match="begins anew, except for what m-1.cutoff-trials.checkpoint holds"):
+            train(config, progress=False)
+    n = len(calls)
+    assert {path.name for path in tmp_path.glob("*trials*")} == {f"m-{k}.cutoff-trials.checkpoint" for k in (0, 1)}
+    train(config, progress=False)
+    assert len(calls) == n and not list(tmp_path.glob("*checkpoint"))

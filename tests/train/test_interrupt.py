@@ -11,7 +11,7 @@ from small_data import make_frames, make_wannier_frames
 
 from ase_mlelec import load_model
 from ase_mlelec.data.frames import write_hdf5
-from ase_mlelec.train import block_ridge, linear, log
+from ase_mlelec.train import basis, block_ridge, linear, linear_energy, log
 from ase_mlelec.train.interrupt import Interrupted, explained, stopping
 from ase_mlelec.train.recipes import frames as recipe
 from ase_mlelec_entry_points.cli.main import main
@@ -76,6 +76,26 @@ def test_any_moment(name, tmp_path, capsys, monkeypatch):
         assert again.metadata["errors"] == whole.metadata["errors"]
         assert all(torch.equal(value, whole.state_dict()[key]) for key, value in again.state_dict().items())
         (tmp_path / "m.safetensors").unlink()
+
+
+def test_trials_of_cutoffs(tmp_path, capsys, monkeypatch):
+    """The program does not say that all begins anew where trials are kept."""
+    write_hdf5(tmp_path / "d.h5", make_frames(24))
+    config = tmp_path / "c.toml"
+    energy = "[power_spectrum]\n[energy]\nwidths = []\nvirial = [0, 0]\n"
+    config.write_text(f'[data]\nfiles = ["d.h5"]\n{energy}[output]\nmodel = "m.safetensors"\n')
+    former, trials = basis._trial, []
+
+    def second(*arguments):
+        trials.append(arguments[0])
+        if len(trials) == 2:
+            interrupt(monkeypatch, linear_energy, "_checked_rows", 1, signal.SIGINT)
+        return former(*arguments)
+
+    monkeypatch.setattr(basis, "_trial", second)
+    assert main(["train", str(config), "--quiet"]) == 128 + signal.SIGINT
+    said = capsys.readouterr().err
+    assert "interrupted; the same command begins anew, except for what m.energy-trials.checkpoint holds" in said
 
 
 def test_signal_that_no_step_sees():

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -119,6 +120,16 @@ def distinct(paths: Iterable[Path]) -> list[Path]:
     return sorted({os.path.realpath(path): path for path in by_length}.values())
 
 
+def once(paths: Sequence[str | PathLike]) -> list:
+    """``paths`` without those that lead to the same file or folder as an earlier one, with a warning."""
+    found: dict[str, list] = {}
+    for path in paths:
+        found.setdefault(os.path.realpath(path), []).append(path)
+    if twice := [str(same[-1]) for same in found.values() if len(same) > 1]:
+        warnings.warn(f"{', '.join(twice)}: named more than once, and read once", stacklevel=3)
+    return [same[0] for same in found.values()]
+
+
 def _holds(folder, name):
     return (folder / name).is_file() or (folder / f"{name}.gz").is_file()
 
@@ -152,4 +163,20 @@ def other_data(path: str | PathLike) -> str | None:
         for each in list(path.glob(place))[:MANY]:
             if each.is_file() and b"eV, broadening =" in _head_of(each)[:240]:
                 return "a local density of states of pp.x"
+    return None
+
+
+def part_of_run(path: str | PathLike) -> str | None:
+    """What a file is that belongs to a run and is no data set by itself, with the remedy; None for other files."""
+    path, head = Path(path), _head_of(path)
+    first = head[:200].split(b"\n")[0]
+    whole = "give the folder of the run, with prefix.save of pw.x in it"
+    if first.startswith(b"#") and b"dos(E" in first.replace(b" ", b""):
+        return f"a density of states on an energy grid, without structure and levels; {whole}"
+    if ".projwfc_" in path.name:
+        return f"projections of projwfc.x (filproj), which atomic_proj.xml holds as well; {whole}"
+    if program_of(path) == "PROJWFC" or re.search(rb"<NUMBER_OF_ATOMIC_WFC\b|\bNUMBER_OF_ATOMIC_WFC=", head):
+        return f"of projwfc.x alone, without the structure; {whole}"
+    if path.name.removesuffix(".gz").endswith((".cube", ".cub")):
+        return "a function on a grid, and no labels; of the local density of states give the folder of the run of pp.x"
     return None

@@ -6,7 +6,7 @@ from os import PathLike
 
 from ase_mlelec.data.data_set import Frame, Frames, join, temperature_of
 from ase_mlelec.data.runs.espresso import read_espresso
-from ase_mlelec.data.runs.find import DEPTH, Place, Texts, espresso_runs, paths_apart
+from ase_mlelec.data.runs.find import DEPTH, Place, Texts, espresso_runs, once, paths_apart
 from ase_mlelec.data.runs.projected import ProjectedRun
 from ase_mlelec.data.runs.spectra import SAME_TEMPERATURE, Spectra, frames_of, known_valence
 from ase_mlelec.data.runs.steps import read_run
@@ -58,7 +58,9 @@ def read_runs(
     ValueError
         For errors of the readers and of ``frames_of``, where ``spectra`` is given or a run has nothing else.
     """
-    found = [place for path in paths for place in runs_of(path)]
+    every = [place for path in paths for place in runs_of(path)]
+    of_save = {str(place.save): place for place in every}
+    found = [of_save[str(save)] for save in once([place.save for place in every])]
     names = paths_apart([place.named for place in found])
     places = [place._replace(name=name or place.name) for place, name in zip(found, names)]
     projected = any(place.has_projections for place in places)

@@ -4,12 +4,17 @@ Vectors of Wannier centers see farther than atomic polarizabilities, by how much
 """
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.train.block_ridge import geometric_mean
+from ase_mlelec.train.checkpoint import KeptScores
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.config.whole import DescriptorConfig
 from ase_mlelec.train.recipes.defaults import in_closed_form, of_directions
+from ase_mlelec.train.recipes.shared import settings_of
+
+TRIALS = "cutoff-trials"  # name of the checkpoint that keeps them
 
 FACTORS = 0.75, 1.3  # of the cutoff, in trials
 SHORTEST, LONGEST = 2.5, 8.0  # Å
@@ -24,6 +29,7 @@ def with_tried_cutoff(
     frames: Frames,
     errors_of: Callable[[Config, Frames], Sequence[float]],
     tell: Callable[[str], None] = lambda text: None,
+    checkpoint: str | PathLike | None = None,
 ) -> Config:
     """Config with the cutoff of vectors and tensors that has the smallest errors in cross-validation.
 
@@ -37,21 +43,25 @@ def with_tried_cutoff(
         Errors in cross-validation of the vectors and tensors, sequence of float.
     tell : callable
         Gets a line for every trial.
+    checkpoint : path, optional
+        Keeps the scores of the trials, which are not made again.
     """
     place = _open_place(given, config)
     if not place or len(frames) < FEWEST:
         return config
     some = frames.take(_evenly(frames, ATOMS))
-    scores: dict[float, float] = {}
+    identity = {"frames": some.fingerprint(), "settings": settings_of(config)}
+    kept, told = KeptScores(checkpoint, identity), set[float]()
 
     def with_cutoff(cutoff):
         return config.model_copy(update={place: of_directions(cutoff)})
 
     def score(cutoff):
-        if cutoff not in scores:
-            scores[cutoff] = geometric_mean(errors_of(with_cutoff(cutoff), some))
-            tell(f"trial of a cutoff of {cutoff:g} Å for vectors and tensors: error {scores[cutoff]:.3g}")
-        return scores[cutoff]
+        found = kept.of(f"{cutoff:g}", lambda: geometric_mean(errors_of(with_cutoff(cutoff), some)))
+        if cutoff not in told:
+            tell(f"trial of a cutoff of {cutoff:g} Å for vectors and tensors: error {found:.3g}")
+            told.add(cutoff)
+        return found
 
     best = getattr(config, place).cutoff
     for factor in FACTORS:

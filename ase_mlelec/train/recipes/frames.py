@@ -32,12 +32,12 @@ from ase_mlelec.train.hot_bars import add_hot_error_bars
 from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
 from ase_mlelec.train.log import Log
-from ase_mlelec.train.recipes.cutoff_trials import with_tried_cutoff
+from ase_mlelec.train.recipes.cutoff_trials import TRIALS, with_tried_cutoff
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
 from ase_mlelec.train.recipes.description import describe
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, hot_energies_kept, read_hot
-from ase_mlelec.train.recipes.linear_energy import ROWS, TRIALS, Fitted, fit_energy, orders_of, without_absurd
+from ase_mlelec.train.recipes.linear_energy import ROWS, Fitted, fit_energy, orders_of, without_absurd
 from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
 from ase_mlelec.train.recipes.parts import split
@@ -87,7 +87,8 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
     log = begin_log(parts, config, progress)
     if config.dipole and (sum_rule := told_of_sum_rule(parts["train"], described)):
         log.tell(sum_rule)
-    config = with_tried_cutoff(given, config, parts["train"], _directed_errors, log.tell)
+    kept = checkpoint_of(config, TRIALS)
+    config = with_tried_cutoff(given, config, parts["train"], _directed_errors, log.tell, kept)
     references = reference_energies(parts, config, progress=log.show)
     far, original = _far_part(parts, config, described, log, chosen), parts
     parts = without_absurd(far.without(parts, log), config, log)
@@ -259,7 +260,7 @@ def train_energy(
         fitted = fit_energy(model, parts, loss, config, Log.of(progress))
         if fits is not None:
             fits["energy"] = fitted
-        return [checkpoint_of(config, name) for name in (TRIALS, ROWS)]
+        return [checkpoint_of(config, ROWS)]
     if len(parts.get("support", ())):
         parts = parts | {"train": join([parts["train"], parts["support"]])}
     _fit(model, "energy", loss, parts, config, options, progress, draft)
