@@ -12,6 +12,7 @@ from ase.outputs import all_outputs
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_mlelec.calculators.chunked import Chunked
 from ase_mlelec.calculators.extrapolation import CHUNK, WatchesRange
 from ase_mlelec.calculators.potential import POTENTIAL_PROPERTIES, potential_results, volume_of, with_long_range
 from ase_mlelec.deprecated import formerly_positional
@@ -149,15 +150,16 @@ class EvaluatesModels(WatchesRange):
 
         They are computed chunk by chunk; the environments are kept for electronic quantities.
         """
-        energies, gradients, environments, graphs = [], [], [], []
-        keeps, seen = self._keeps_graphs and self._keeps_energy(model, edges), self._seen("energy", model)
+        keeps, seen = self._keeps_graphs and self._keeps_energy(model, edges), self._seen("energy", model, edges)
         needs_features = seen.known is not None or _is_shared(model)
         is_direct = (keeps or not needs_features) and model.has_linear_energy
         reach = edges if is_direct else edges.up_to(model.descriptor.cutoff)
+        energies, gradient = Chunked(reach.n_centers), Chunked(len(reach.center), planes=True)
+        environments, graphs = [], []
         evaluated = functools.partial(energies_of, model, system, needs_features, keeps)
-        for environment, energy, gradient, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
-            gradients.append(gradient)
-            energies.append(energy)
+        for environment, energy, slope, graph in map_chunks(evaluated, reach.chunks(CHUNK), device=self.device):
+            gradient.add(slope)
+            energies.add(energy)
             if environment is None:
                 continue
             graphs += [graph] if keeps else []
@@ -171,13 +173,11 @@ class EvaluatesModels(WatchesRange):
         if graphs:
             self._extra["graphs"] = reach, graphs
         self._check_range("energy", seen, system, reach)
-        gradient = gradients[0]
-        if len(gradients) > 1:
-            gradient = torch.cat([part.T for part in gradients], dim=1).T  # x, y and z stay separate planes
+        by_vectors = gradient.whole
         if not is_direct:
-            gradient = self._of_all_edges(gradient, model.descriptor.cutoff, edges)
+            by_vectors = self._of_all_edges(by_vectors, model.descriptor.cutoff, edges)
         terms = model.long_range and model.long_range.terms(model, system, edges)
-        return torch.cat(energies) if len(energies) > 1 else energies[0], gradient, terms
+        return energies.whole, by_vectors, terms
 
     def _keeps_energy(self, model, edges):
         """Whether environments of the energy are kept for its standard deviation, which needs them again."""

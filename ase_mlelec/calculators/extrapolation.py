@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, CalculatorSetupError
 from torch import Tensor
 
+from ase_mlelec.calculators.chunked import Chunked
 from ase_mlelec.calculators.present import PresentStructure
 from ase_mlelec.descriptors.base import Environment
 from ase_mlelec.edges import Edges
@@ -126,7 +127,7 @@ class Extrapolation:
         Tensor [N]
             Measures of the atoms; zero for atoms that are no centers.
         """
-        along, species = (torch.cat(parts) for parts in zip(*seen.parts))
+        along, species = seen.along.whole, seen.species.whole
         counts = torch.bincount(edges.center, minlength=len(species))
         measured = self.compare(
             seen.known,  # type: ignore[arg-type]  # called where there is a range
@@ -175,17 +176,18 @@ class Seen:
     ----------
     known : TrainingRange or None
         With None, no environments are kept.
+    n : int
+        Environments of all chunks.
     """
 
-    def __init__(self, known: TrainingRange | None) -> None:
+    def __init__(self, known: TrainingRange | None, n: int) -> None:
         self.known = known
-        self.parts: list[tuple[Tensor, Tensor]] = []
+        self.along, self.species = Chunked(n), Chunked(n)
 
     def add(self, environment: Environment) -> None:
         if self.known is not None:
-            self.parts.append(
-                (self.known.project(environment.features.detach(), environment.species), environment.species)
-            )
+            self.along.add(self.known.project(environment.features.detach(), environment.species))
+            self.species.add(environment.species)
 
 
 def _closest(model):
@@ -295,20 +297,20 @@ class WatchesRange(PresentStructure):
                 f"{missing:.2g} eV/atom of the free energy are missing",
             )
 
-    def _seen(self, quantity, model):
+    def _seen(self, quantity, model, edges):
         """A Seen for the descriptor of a quantity; it collects for the first model alone, when a comparison is due."""
         first = model.ranges is self.models[0].ranges  # at other temperatures it is a copy with the same parts
-        return Seen(model.range_of(quantity) if self._due and first else None)
+        return Seen(model.range_of(quantity) if self._due and first else None, edges.n_centers)
 
     def _check_range(self, quantity, seen, system, edges):
         """Compare the collected environments of the centers of ``edges`` with the training data."""
-        if seen.parts:
+        if seen.known is not None:
             near = edges.up_to(self.models[0].descriptor_of(quantity).cutoff)  # other heads may look farther
             self._measured()[quantity] = self._beyond.check_range(seen, system, near)
 
     def _look_at(self, quantity, model, environments, system, edges):
         """As ``_check_range``, for a list of environments."""
-        seen = self._seen(quantity, model)
+        seen = self._seen(quantity, model, edges)
         for environment in environments:
             seen.add(environment)
         self._check_range(quantity, seen, system, edges)
