@@ -106,7 +106,7 @@ def _load_safetensors(path, classes):
     # the digest is checked last, because messages about a header or an array are more helpful
     read.check_digest(path, text, stored_state)
     dtypes = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
-    model.to(dtypes.pop() if len(dtypes) == 1 else torch.float64)
+    model.to(torch.float64 if torch.float64 in dtypes else torch.float32)
     model.load_state_dict(state)
     return model
 

@@ -290,8 +290,9 @@ FORMAT_1_NUMBERS = {
 }
 
 
-def test_format_1():
-    """A frozen file of format 1 gives what it gave when it was written, made in tests/ with
+@pytest.mark.parametrize("version", [1, 9])
+def test_frozen_file(version):
+    """A frozen file gives what it gave when it was written, in format 1, made in tests/ with
 
     model = random_model(11, ("energy", "dos"), one_side=False, l_max=2)
     model.save("data/format_1.safetensors")
@@ -299,7 +300,9 @@ def test_format_1():
     print(calculator.get_property("energy", FORMAT_1_ATOMS), calculator.get_property("forces", FORMAT_1_ATOMS),
           calculator.get_property("fermi_level", FORMAT_1_ATOMS), calculator.get_ados()[:, 10])
     """
-    calculator = DeepDOSCalculator(DATA / "format_1.safetensors")
+    path = DATA / f"format_{version}.safetensors"
+    assert header_of(path).get("format_version") == version
+    calculator = DeepDOSCalculator(path)
     found = {name: calculator.get_property(name, FORMAT_1_ATOMS) for name in ("energy", "forces", "fermi_level")}
     found["ados"] = calculator.get_ados()[:, 10]
     for name, wanted in FORMAT_1_NUMBERS.items():

@@ -84,6 +84,9 @@ def damaged(path: str | PathLike, cause: object) -> CalculatorSetupError:
     return CalculatorSetupError(f"{path}: damaged header ({' '.join(str(cause).split())}); save the model again")
 
 
+STORED_TYPES = torch.bfloat16, torch.float32, torch.float64  # of real arrays in a file, whatever type the model has
+
+
 # arguments that heads of pairs and their descriptors share
 OF_PAIRS = "n_channels n_ace n_third symmetry cutoff third".split()
 
@@ -140,8 +143,8 @@ def check_arrays(path: str | PathLike, model: torch.nn.Module, state: Mapping[st
         if tensor.shape != wanted[name].shape:
             refuse(f"{name}: got shape {tuple(tensor.shape)}, need {tuple(wanted[name].shape)}")
         real = wanted[name].is_floating_point()
-        if tensor.dtype not in ((torch.float32, torch.float64) if real else (wanted[name].dtype,)):
-            refuse(f"{name}: got {tensor.dtype}, need {'float32 or float64' if real else wanted[name].dtype}")
+        if tensor.dtype not in (STORED_TYPES if real else (wanted[name].dtype,)):
+            refuse(f"{name}: got {tensor.dtype}, need {'bfloat16, float32 or float64' if real else wanted[name].dtype}")
         if not is_finite(tensor):
             raise CalculatorSetupError(
                 f"{path}: {name} holds NaN or infinity; save the model again, from a training that ended with numbers"
@@ -173,8 +176,8 @@ class Budget(torch.overrides.TorchFunctionMode):
     def __init__(self, path: str | PathLike, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.path = path
-        # float64 for stored float32, and tables that are computed from arguments
-        self.bytes = ROOM + 4 * sum(tensor.nbytes for tensor in state.values())
+        # float64 for what is stored in shorter types, and tables that are computed from arguments
+        self.bytes = ROOM + sum(max(4 * tensor.nbytes, 16 * tensor.numel()) for tensor in state.values())
         self.arrays = LAYERS + 10 * len(state)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -143,7 +143,7 @@ def _from_version_8(header, state):
 
 
 def _from_version_9(header, state):
-    """Posteriors did not know which shifts of the energies of species are a gauge.
+    """Posteriors did not know which shifts of the energies of species are a gauge, and no array was in bfloat16.
 
     They are found by their size: no data determine a shift so much worse than another one.
     """

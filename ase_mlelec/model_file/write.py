@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ase_mlelec.atomic_write import replacing
 from ase_mlelec.checks import printable
 from ase_mlelec.model_file.metadata import check_metadata
-from ase_mlelec.model_file.read import digest, is_finite, place_of_nan
+from ase_mlelec.model_file.read import STORED_TYPES, digest, is_finite, place_of_nan
 from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.quantities import QUANTITIES
 from ase_mlelec.shipped import HEADER
@@ -83,17 +83,17 @@ def save_model(model: Any, path: str | os.PathLike) -> None:
 
 
 def _stored(name, tensor):
-    """Array as it is written: posteriors and layers of nets whose numbers are those of it in single precision.
+    """Array as it is written: posteriors and layers of nets in the shortest type that has the same numbers.
 
-    Most posteriors, drawn layers and what closed forms put behind them for spectra are rounded when they are made. Other
+    Drawn layers, most posteriors, and what closed forms put behind them for spectra are rounded when they are made. Other
     arrays keep the precision of the model.
     """
     tensor = tensor.detach().cpu().contiguous()
-    if not tensor.is_floating_point():
-        return tensor
-    single = tensor.float()
     rounded = name.startswith("posteriors.") or any(part in name for part in (".hidden.", ".last."))
-    return single if rounded and bool((single.to(tensor.dtype) == tensor).all()) else tensor
+    if not (rounded and tensor.is_floating_point()):
+        return tensor
+    shorter = (tensor.to(dtype) for dtype in STORED_TYPES if dtype.itemsize < tensor.dtype.itemsize)
+    return next((short for short in shorter if bool((short.to(tensor.dtype) == tensor).all())), tensor)
 
 
 def _described(part):

@@ -108,9 +108,9 @@ class DrawnNet:
         def normal(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64).to(nets.shift)
 
-        # rounded to single precision, which halves the model file (see ase_mlelec.model_file.write)
-        layer.weight.copy_((size * tilt[:, None] * normal(*layer.weight.shape)).float())
-        layer.bias.copy_(normal(len(layer.bias)).float())
+        # any numbers of this size will do: eight bits of them make the model file short (see ase_mlelec.model_file.write)
+        layer.weight.copy_((size * tilt[:, None] * normal(*layer.weight.shape)).bfloat16())
+        layer.bias.copy_(normal(len(layer.bias)).bfloat16())
         if isinstance(self.head, CenterHead):
             n_out = nets.last[k].out_features
             self.directions.append(normal(layer.weight.shape[1], n_out))

@@ -141,21 +141,24 @@ def test_fit_is_that_of_numpy(name, weights):
     np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
 
-def test_drawn_layers_are_stored_in_single_precision(tmp_path):
+def test_drawn_layers_are_stored_in_few_bits(tmp_path):
     frames = data_of("dos")
     model = model_of("dos", frames)
     fit_closed_form(model, frames, LOSSES["dos"](1.0, 1.0), weights_by_data=False)
     model.save(tmp_path / "m.safetensors")
     stored = load_file(tmp_path / "m.safetensors")
-    nets = {name for name in stored if ".hidden." in name or ".last." in name}
-    assert nets == {name for name, array in stored.items() if array.dtype == torch.float32}
+    for part, dtype in ((".hidden.", torch.bfloat16), (".last.", torch.float32)):
+        assert {name for name in stored if part in name} == {
+            name for name, each in stored.items() if each.dtype == dtype
+        }
     again = load_model(tmp_path / "m.safetensors")
     for name, array in model.state_dict().items():
         assert torch.equal(array, again.state_dict()[name]) and array.dtype == again.state_dict()[name].dtype
     trained = model.heads["dos"].nets.hidden[0][0].weight
-    trained.data.mul_(1 + 1e-12)  # no longer single precision
-    model.save(tmp_path / "m.safetensors")
-    assert torch.equal(load_model(tmp_path / "m.safetensors").heads["dos"].nets.hidden[0][0].weight, trained)
+    for change in (1e-5, 1e-12):  # no longer eight bits; no longer single precision
+        trained.data.mul_(1 + change)
+        model.save(tmp_path / "m.safetensors")
+        assert torch.equal(load_model(tmp_path / "m.safetensors").heads["dos"].nets.hidden[0][0].weight, trained)
 
 
 @pytest.mark.parametrize("name", KINDS)
