@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from ase.build import bulk, mx2
 from hashes import models_line
+from lammps_run import lammps_run
 
 from ase_mlelec import DeepPotCalculator, load_model
 from ase_mlelec.compiled import SWITCH
@@ -80,9 +81,7 @@ def calculator(model, way):
 
 def snap(atoms, repeats):
     """Function without arguments: processor seconds of one step of LAMMPS; the coefficients are random."""
-    import lammps
-
-    run = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
+    run = lammps_run()
     symbols = sorted(set(atoms.symbols))
     n = (SNAP["twojmax"] // 2 + 1) * (SNAP["twojmax"] // 2 + 2) * (2 * (SNAP["twojmax"] // 2) + 3) // 6 + 1
     folder = Path(tempfile.mkdtemp())

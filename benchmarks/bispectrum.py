@@ -7,7 +7,6 @@ not of the clock, and the shortest of several, so that they mean something on a 
 """
 
 import argparse
-import ctypes
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import bulk
+from lammps_run import lammps_run
 
 HERE = Path(__file__).parent
 SIZES = {"32": 2, "256": 4, "2048": 8}  # atoms: cubes of the fcc cell
@@ -100,13 +100,8 @@ def ours(size, repeats):
 
 def lammps(size, repeats):
     """The same of LAMMPS, in float64."""
-    library = Path(sys.prefix) / "lib" / "libmpi.so.12"  # of the package mpich
-    if library.exists():
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-    import lammps
-
     atoms, n = aluminium(size), POINTS[size]
-    run = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
+    run = lammps_run()
     box = " ".join(f"0 {length!r}" for length in atoms.cell.lengths().tolist())
     run.commands_string(f"units metal\nboundary p p p\nregion box block {box}\ncreate_box 1 box\nmass 1 27")
     atoms.wrap()

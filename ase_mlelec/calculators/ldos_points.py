@@ -51,10 +51,25 @@ class KeptPoints:
     def weighted(self, weights: Tensor) -> Tensor:
         """Sums [G] over energies of the LDOS times weights [S]."""
         weights = weights if self.own is None else _ToAll.apply(weights)
-        projector = self.matrix @ weights
-        found = torch.cat([part.double() @ projector for part in self.coordinates.split(CHUNK)])
-        found = found + self.offset @ weights
+        found = _Projected.apply(self.matrix @ weights, self.coordinates) + self.offset @ weights
         return found if self.own is None else _FromAll.apply(found * self.own)
+
+
+class _Projected(torch.autograd.Function):
+    """Coordinates [G, K] of any type times a vector [K], in float64, and its gradient by the vector.
+
+    Autograd would keep the coordinates in float64.
+    """
+
+    @staticmethod
+    def forward(ctx, vector, coordinates):
+        ctx.save_for_backward(coordinates)
+        return torch.cat([part.double() @ vector for part in coordinates.split(CHUNK)])
+
+    @staticmethod
+    def backward(ctx, grad):
+        (coordinates,) = ctx.saved_tensors
+        return sum(part.double().T @ own for part, own in zip(coordinates.split(CHUNK), grad.split(CHUNK))), None
 
 
 class _ToAll(torch.autograd.Function):

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from ase_mlelec import MLDFTCalculator
 from ase_mlelec.calculators import ldos_points, ldos_prediction
-from ase_mlelec.calculators.ldos_points import GridLDOS, StreamedPoints, spectra_near
+from ase_mlelec.calculators.ldos_points import GridLDOS, KeptPoints, StreamedPoints, spectra_near
 from ase_mlelec.descriptors.bispectrum import grid as grid_of_bispectrum
 from ase_mlelec.physics import fermi
 from ase_mlelec.testing import assert_close, random_atoms
@@ -144,3 +144,19 @@ def test_errors_are_those_of_kept_points(streams):
         MLDFTCalculator(
             random_ldos_model(valence_electrons={"Al": 300, "O": 6}), device="cpu", on_extrapolation="ignore"
         ).get_terms(oxide())
+
+
+def test_weighting_keeps_no_coordinates_in_double_precision(monkeypatch):
+    head = random_ldos_model(widths=WIDE).heads["ldos"].double()
+    matrix, offset = head.basis()
+    coordinates = torch.randn(100, len(matrix), generator=torch.Generator().manual_seed(0))
+    weights = torch.linspace(-1, 2, len(offset), dtype=torch.float64, requires_grad=True)
+    monkeypatch.setattr(ldos_points, "CHUNK", 30)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: saved.append(each) or each, lambda each: each):
+        found = KeptPoints(head, coordinates).weighted(weights)
+    assert [each.dtype for each in saved if each.shape[1:] == coordinates.shape[1:]] == [torch.float32]  # themselves
+    ldos = coordinates.double() @ matrix + offset
+    assert_close(found, ldos @ weights, 1e-12)
+    (gradient,) = torch.autograd.grad(found.square().sum(), weights)
+    assert_close(gradient, 2 * (ldos @ weights) @ ldos, 1e-12)
