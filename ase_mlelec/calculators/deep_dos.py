@@ -28,6 +28,7 @@ from ase_mlelec.uncertainty import contributions, joined, seed_of
 from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
 
 MISSED = 2.0  # an insulator's projections may miss this many times the average share
+OF_INSULATORS = 0.15  # of the electrons of structures that should have a gap, see _tolerance
 SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
 
@@ -244,8 +245,17 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
             per_atom,
             self.get_electron_number() / len(self.atoms),
             width=self._width(),
-            tolerance=TOLERANCE + MISSED * self._missed(),
+            tolerance=self._tolerance(),
         )
+
+    def _tolerance(self):
+        """Share by which the states below a gap may differ from the electrons.
+
+        A model whose training structures have gaps is trusted more in that there is one than in how many states lie below.
+        """
+        if getattr(self.models[0].heads["dos"], "square_root", False):
+            return OF_INSULATORS
+        return TOLERANCE + MISSED * self._missed()
 
     def _missed(self):
         """Share of the valence electrons that projections on atoms miss, on average over the training data."""

@@ -21,6 +21,8 @@ PICTURES = {
     "silicon_under_pressure": f"{MELT} --anew",
     "silicon_components": MELT,
     "silicon_amorphous": "15_amorphous_silicon.py --cells 4 --steps 6000",
+    "magnesium_oxide": "17_magnesium_oxide.py",
+    "magnesium_oxide_gap": "17_magnesium_oxide.py",
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
@@ -32,7 +34,8 @@ PICTURES = {
     "silicon_laser_pulse": "12_silicon_laser_pulse.py",
     "mos2_bands": "11_twisted_mos2.py --cells 8.95",
 }
-FILES = {"silicon_components": "13_components.png"}  # where it is not named as the example
+# where it is not named as the example
+FILES = {"silicon_components": "13_components.png", "magnesium_oxide_gap": "17_gap_under_pressure.png"}
 WIDTH, COLORS = 1100, 256
 
 

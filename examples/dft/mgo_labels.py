@@ -136,11 +136,12 @@ def load_bands(data):
 def role(name):
     """Structures that train, those that steer the training, larger tests, and tests at pressures between theirs.
 
-    Small cells of a model's own MD are hotter: "hot" ones train the energy alone, see benchmarks/MGO_HOT.md.
+    Cells of a model's own MD are hotter: "hot" ones train as well, see benchmarks/MGO_HOT.md.
     """
     n_atoms, a, seed = (int(word) for word in name.split("-")[1:])
-    if name.startswith("model-8-") and a / 1000 in TRAINING:
-        return "hot_test" if seed % 6 == 5 else "hot"
+    if name.startswith("model-"):
+        trains = seed % 2 == 0 if n_atoms == 16 else n_atoms == 8 and seed % 6 != 5
+        return "hot" if trains and a / 1000 in TRAINING else "hot_test"
     if n_atoms > 8:
         return "train" if n_atoms == 16 and seed % 2 == 0 else "size"
     if a / 1000 in TESTS:
@@ -236,7 +237,7 @@ def collect(work, target, refine=REFINE):
             },
         ),
     )
-    for group in "train", "validation", "test", "size":
+    for group in sorted({frame.group for frame in frames}):
         names = [frame.name.split("-") for frame in frames if frame.group == group]
         counts = {a: sum(name[2] == a for name in names) for a in sorted({name[2] for name in names})}
         print(f"{group}: {len(names)}; by lattice constant in mÅ: {counts}")
