@@ -113,7 +113,7 @@ def hot_parts(model: "Model", arguments: argparse.Namespace) -> "dict[float, Fra
     for path in arguments.hot or ():
         frames = read_all([path], keys=keys_of(arguments))
         temperature = temperature_of(frames.attributes)
-        if temperature not in known:
+        if temperature is None or temperature not in known:
             learned = ", ".join(f"{each:g} K" for each in known) or "none"
             at = "an unknown temperature" if temperature is None else f"{temperature:g} K"
             raise ValueError(
