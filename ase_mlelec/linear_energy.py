@@ -36,13 +36,19 @@ class HasLinearEnergy:
             values + constants[self.species_index(system.numbers)[edges.atoms]], gradient, system, edges
         )
 
-    def linear_energy_with_bars(self, system: System, edges: Edges) -> tuple[Environment, Tensor, Tensor, list[Tensor]]:
-        """As ``linear_energy``, beside what bars of forces need, for a model with a linear head and its posterior.
+    def linear_energy_with_environment(
+        self, system: System, edges: Edges, *, directions: bool
+    ) -> tuple[Environment, Tensor, Tensor, list[Tensor]]:
+        """As ``linear_energy``, beside the features, for a model with a linear head.
+
+        With ``directions`` there are the derivatives that bars of forces need, of a model with a posterior.
 
         Returns (environments, atomic energies [C], dE/dvec [E, 3], derivatives [E, 3] of every direction, list).
         """
-        (weights, constants), bars = self.linear_head, self.linear_bars
-        every = torch.cat([weights[None], bars.directions.to(weights)])
+        weights, constants = self.linear_head
+        every = weights[None]
+        if directions:
+            every = torch.cat([every, self.linear_bars.directions.to(weights)])
         environment, sums, (gradient, *others) = self.descriptor_of("energy").sums_with_environment(
             system, edges, every
         )

@@ -47,8 +47,9 @@ SEEN = (
 )
 COST = (
     "Processor time of one thread, the least of many steps, each at other positions, in turns with an evaluation without "
-    "bars, to which both columns on the right are relative. Bars of forces are those from the second structure on, when "
-    "the evaluation computes most of what they need beside its own results; the last column counts what it takes longer."
+    "bars, to which both columns on the right are relative. Bars of energies and forces are those from the second "
+    "structure on, when the evaluation computes most of what they need beside its own results; the last column counts what "
+    "it takes longer. Measured beside other work on the same cores."
 )
 HOT_BARS = (
     "Calibrated at 10,000, 20,000 and 25,000 K on eight validation structures each. At 5,000 K, between two temperatures, "

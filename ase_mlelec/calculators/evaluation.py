@@ -32,6 +32,7 @@ class EvaluatesModels(WatchesRange):
     evaluates_together = True  # several structures; otherwise one uses the processor well alone
     potential: Any  # ASE calculator, or None
     _keeps_graphs: bool
+    _keeps_features: bool
 
     def evaluate(self, model: Model, system: System, environment: Environment) -> dict[str, Tensor]:
         """Return the electronic quantities [C, ...] of one model by name; subclasses write this method.
@@ -151,8 +152,8 @@ class EvaluatesModels(WatchesRange):
         They are computed chunk by chunk; the environments are kept for electronic quantities.
         """
         keeps, seen = self._keeps_graphs and self._keeps_energy(model, edges), self._seen("energy", model, edges)
-        needs_features = seen.known is not None or _is_shared(model)
-        is_direct = (keeps or not needs_features) and model.has_linear_energy
+        kept = self._keeps_features and self._keeps_energy(model, edges)
+        needs_features, is_direct = kept or seen.known is not None or _is_shared(model), model.has_linear_energy
         reach = edges if is_direct else edges.up_to(model.descriptor.cutoff)
         energies, gradient = Chunked(reach.n_centers), Chunked(len(reach.center), planes=True)
         environments, graphs = [], []
@@ -239,12 +240,12 @@ def energies_of(
     environments, and derivatives of the directions for a linear energy, without which both have their graph).
     """
     _, edges = chunk
-    if keeps and model.has_linear_energy:
-        found = model.linear_energy_with_bars(system, edges)
-        return *found[:3], (edges, *found[::3])
     linear = None if needs_features or keeps else model.linear_energy(system, edges)
     if linear is not None:
         return None, *linear, None
+    if model.has_linear_energy:
+        found = model.linear_energy_with_environment(system, edges, directions=keeps)
+        return *found[:3], (edges, *found[::3]) if keeps else None
     leaf = edges.with_vec(edges.vec.detach().requires_grad_(True))
     environment = model.environment("energy", system, leaf)
     environment = environment.keeping() if "energy" in model.posteriors else environment

@@ -17,7 +17,7 @@ def leverage_and_gradients(model: Any, system: System, chunk: tuple) -> tuple[Te
     first, environment, *known = chunk
     if model.has_linear_energy:
         if isinstance(first, slice):
-            environment, _, _, *known = model.linear_energy_with_bars(system, environment)
+            environment, _, _, *known = model.linear_energy_with_environment(system, environment, directions=True)
         return model.linear_bars.leverage(environment.features, environment.species), *known[0]
     if isinstance(first, slice):
         first = environment.with_vec(environment.vec.detach().requires_grad_(True))

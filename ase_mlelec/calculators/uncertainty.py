@@ -76,6 +76,7 @@ class HasUncertainty(PresentStructure):
     _environments_by: Any
     device: torch.device
     _keeps_graphs: bool = False  # whether an evaluation leaves in ``_extra["graphs"]`` what bars of forces need
+    _keeps_features: bool = False  # whether it leaves there the environments that bars of the energy need
 
     @property
     def uncertainty(self) -> Mapping[str, Any]:
@@ -253,6 +254,7 @@ class HasUncertainty(PresentStructure):
 
     def _energy_environments(self) -> Iterator:
         """Environments of all atoms for the energy, chunk by chunk; those of the last evaluation where they are kept."""
+        self._keeps_features = True  # from the next structure on; whoever wants bars wants them again
         if "energy_environments" in self._extra:
             yield from self._extra["energy_environments"]
             return

@@ -56,7 +56,7 @@ def rows(model, frames):
 
 
 def score(fitted, apart, weights, ridge):
-    """Sum of the logarithms of the errors of energies per atom and forces on ``apart``, of a fit to ``fitted``, both rows."""
+    """Sum of the logarithms of the errors of energies per atom and forces in rows ``apart``, of a fit to rows ``fitted``."""
     n_atoms = [[len(each["forces"][1]) // 3 for each in part] for part in (fitted, apart)]
     matrix, right = 0.0, 0.0
     for name in LABELS:  # squares of energies count per atom, of forces per component and structure

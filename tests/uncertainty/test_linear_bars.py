@@ -99,8 +99,33 @@ def test_environments_are_those_of_other_heads():
     model = Model(descriptor, {"energy": head}, posteriors={"energy": posterior}).double()
     system = System.from_atoms(random_atoms("Si2O2", cell=[4.4, 5.2, 5.0], seed=3))
     edges = Edges.build(system, model.cutoff)
-    found, wanted = model.linear_energy_with_bars(system, edges)[0], model.environment("energy", system, edges)
+    found, wanted = (
+        model.linear_energy_with_environment(system, edges, directions=True)[0],
+        model.environment("energy", system, edges),
+    )
     assert wanted.frame is not None
     for mine, other in ((found.features, wanted.features), (found.frame, wanted.frame)):
         torch.testing.assert_close(mine, other.detach())
         assert not mine.requires_grad
+
+
+@EACH_WAY
+def test_bars_of_energies_share_the_evaluation(fast, monkeypatch):
+    """From the second structure on the descriptor is evaluated once for energy, forces and bars, with the same numbers."""
+    monkeypatch.setenv(SWITCH, fast)
+    model, calls = linear_model(), []
+    calc, first, second = (
+        DeepPotCalculator(model),
+        *(random_atoms("Si2O2", cell=[4.4, 5.2, 5.0], seed=k) for k in (3, 4)),
+    )
+    wanted = {name: DeepPotCalculator(model).get_uncertainty(name, atoms=second) for name in ("energy", "energies")}
+    forces = DeepPotCalculator(model).get_property("forces", second)
+    calc.get_property("forces", first), calc.get_uncertainty("energy", atoms=first)
+    for name in ("forward", "sums_with_gradient", "sums_with_environment"):
+        own = getattr(ACE, name)
+        monkeypatch.setattr(ACE, name, lambda *given, own=own, **named: calls.append(1) or own(*given, **named))
+    np.testing.assert_allclose(calc.get_property("forces", second), forces, atol=1e-12 * abs(forces).max())
+    n_calls = len(calls)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(calc.get_uncertainty(name, atoms=second), value, rtol=1e-9)
+    assert len(calls) == n_calls
