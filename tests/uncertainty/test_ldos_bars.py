@@ -35,6 +35,19 @@ def test_report(calibrated):
     assert set(model.posteriors["ldos"].scales) == {*report, "members"}
 
 
+def test_middle_of_the_training_data_is_not_rounded(calibrated):
+    """Distances from it have the precision of the model."""
+    model, _, _, folder = calibrated
+    points = GridData(
+        Snapshots(folder / "al.h5").select("train"), model.descriptor, folder / "again.h5", progress=False
+    )
+    head, posterior = model.heads["ldos"], model.posteriors["ldos"]
+    features = torch.cat([points[k].features for k in range(len(points))]).to(head.scale)
+    wanted = posterior.coordinates(head.activations(features), None).mean(dim=0).detach()
+    assert posterior.center.dtype == torch.float64
+    np.testing.assert_allclose(posterior.center[0], wanted, rtol=1e-11, atol=1e-11 * float(wanted.abs().max()))
+
+
 def test_calculator(calibrated, tmp_path, monkeypatch):
     """Bars are the spread of members, which evaluate no fingerprint again."""
     model, made, _, _ = calibrated

@@ -101,7 +101,7 @@ def _of_points(sample, factor, outputs):
 
 def _set_edge(posterior, head, data):
     z = [posterior.coordinates(head.activations(data[k].features.to(head.scale)), None) for k in range(len(data))]
-    posterior.center[0] = (sum(each.sum(dim=0) for each in z) / sum(map(len, z))).float()
+    posterior.center[0] = sum(each.sum(dim=0) for each in z) / sum(map(len, z))
     posterior.edge[0] = max(float(posterior.leverages(each, torch.zeros(len(each), dtype=int)).max()) for each in z)
 
 
