@@ -58,6 +58,14 @@ HOT_BARS = (
     "validation structures are within one bar and 66 to 82 % within two. The command does not write the numbers of this "
     "sentence anew. The tests were looked at once with these bars."
 )
+GROUPS = (
+    "Bars that grow faster with the leverage would not follow from training data. Of the energy of silicon at 20,000 K "
+    "(158 structures), with scales from small blocks of structures that were left out, all 102 liquids were left out at a"
+    " time: the posterior grows 13-fold for forces (27-fold for energies), and 97 % of their errors (100 %) are within "
+    "one bar, so that the best exponent of the posterior is 0.67 (0.64), below one. All 51 solids left out have 73 and 94"
+    " % of the forces within one and two. The public set is by another functional, whose forces differ in calm bulk as "
+    "well. The command does not write the numbers of this paragraph anew."
+)
 OF_GAPS = (
     "The rank correlation of gaps is no matter of chance: orders drawn at random have -0.45 or less, or 0.45 or "
     "more, in 0.4 % of all cases, and exact bars with these sizes have 0.09 to 0.55. Errors of the gaps have a "
@@ -283,7 +291,7 @@ def public(arguments):
     """Lines of the section on the public silicon set."""
     head = [*HEAD, "energy error, meV/atom", "energy bar, meV/atom", "median of the largest leverage"]
     title = f"## Forces (eV/Å) of `si` on the public silicon set, one structure in {arguments.every}"
-    return [title, "", *table(head, of_public(arguments.public, arguments.every))]
+    return [title, "", *table(head, of_public(arguments.public, arguments.every)), "", GROUPS]
 
 
 def main():
