@@ -63,8 +63,8 @@ GROUPS = (
     "(158 structures), with scales from small blocks of structures that were left out, all 102 liquids were left out at a"
     " time: the posterior grows 13-fold for forces (27-fold for energies), and 97 % of their errors (100 %) are within "
     "one bar, so that the best exponent of the posterior is 0.67 (0.64), below one. All 51 solids left out have 73 and 94"
-    " % of the forces within one and two. The public set is by another functional, whose forces differ in calm bulk as "
-    "well. The command does not write the numbers of this paragraph anew."
+    " % of the forces within one and two. The public set is by another functional; in calm bulk, whose leverage is zero, "
+    "errors are twice the bars as well. The command does not write the numbers of this paragraph anew."
 )
 OF_GAPS = (
     "The rank correlation of gaps is no matter of chance: orders drawn at random have -0.45 or less, or 0.45 or "
