@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import seeds
+import test_aims
 import test_cp2k_trajectory
 from ase.build import bulk
 from ase.calculators.calculator import CalculatorSetupError
@@ -341,6 +342,12 @@ READERS = {
     ),
     "cp2k_cells": Reader(
         "cp2k.read_cells", seeds.text("a.cell", seeds.CP2K_CELLS), lambda folder: cp2k.read_cells(folder / "a.cell")
+    ),
+    "aims": Reader(
+        "aims.read_aims",
+        seeds.text("aims.out", test_aims.dynamics(3) + test_aims.END),
+        lambda folder: read_images(folder / "aims.out"),
+        check=check_frames,
     ),
     "cp2k_stress": Reader(
         "cp2k.read_stress",
