@@ -87,14 +87,16 @@ def test_choices_are_enums_and_strings(atoms):
     assert calc.on_extrapolation is OnExtrapolation.RAISE
 
 
-def insulator(share=1.0):
+def insulator(share=1.0, square_root=False):
     """Calculator of a density of states that is the same everywhere: bands with linear edges at -2 and 2.5 eV."""
     model = random_model(0, ("dos",))
+    model.heads["dos"].square_root = square_root
     grid = model.heads["dos"].energies
     lower, upper = (broadened_edge(x / 0.5, 1) for x in (grid + 2, 2.5 - grid))
     with torch.no_grad():
         model.heads["dos"].nets.scale.zero_()
-        model.heads["dos"].nets.bias.copy_((lower + upper).expand(2, -1))
+        bias = (lower + upper).sqrt() if square_root else lower + upper
+        model.heads["dos"].nets.bias.copy_(bias.expand(2, -1))
     counts = dict.fromkeys(model.species, share * float(torch.trapezoid(lower, grid)))
     model.metadata |= {"dos_width_eV": 0.5, "electrons_in_dos": counts}
     return DeepDOSCalculator(model)
@@ -114,6 +116,15 @@ def test_gap_and_fermi_level_of_an_insulator():
         again = pickle.loads(pickle.dumps(found))
         assert again == found and again.uncertainty == found.uncertainty and again.resolved
     assert insulator(0.9).get_band_gap(atoms)[0] == 0
+
+
+def test_a_model_of_insulators_finds_the_gap_where_many_states_are_wrong():
+    atoms = random_atoms("Si4O3", cell=[4.7, 6.0, 5.5])
+    for share in (0.88, 1.12):
+        calc = insulator(share, square_root=True)
+        assert tuple(calc.get_band_gap(atoms)) == pytest.approx((4.5, -2.0, 2.5), abs=0.01)
+        assert calc.get_fermi_level(0.0) == pytest.approx(0.25, abs=0.01)
+    assert insulator(0.6, square_root=True).get_band_gap(atoms)[0] == 0  # another band
 
 
 def test_a_gap_that_the_width_may_hide(atoms):
