@@ -87,12 +87,13 @@ def test_plan():
         for kind, n, constants, count, first in plans
         for t, a in enumerate(constants)
         for k in range(count)
-        if a in TRAINING
+        if a in TRAINING and n < 64
     ]
     assert set(roles) == {"train", "validation", "size", "hot", "hot_test"}
     for one, held in ("train", "validation"), ("hot", "hot_test"):
         assert 0.1 < roles.count(held) / (roles.count(one) + roles.count(held)) < 0.2
     assert mgo_labels.role("einstein-8-3347-205") == "test"
+    assert {mgo_labels.role(f"model-{rest}") for rest in ("8-3502-515", "64-3560-549", "16-3270-551")} == {"hot_test"}
     planned = {f"{kind}-{n}-{1000 * a:.0f}" for kind, n, constants, *_ in plans for a in constants}
     assert all(
         name.rsplit("-", 1)[0] in planned for name in (*mgo_convergence.CONVERGENCE, *mgo_convergence.PULAY_STRUCTURES)

@@ -140,8 +140,7 @@ def role(name):
     """
     n_atoms, a, seed = (int(word) for word in name.split("-")[1:])
     if name.startswith("model-"):
-        trains = seed % 2 == 0 if n_atoms == 16 else n_atoms == 8 and seed % 6 != 5
-        return "hot" if trains and a / 1000 in TRAINING else "hot_test"
+        return "hot" if n_atoms < 64 and seed % 6 != 5 and a / 1000 in TRAINING else "hot_test"
     if n_atoms > 8:
         return "train" if n_atoms == 16 and seed % 2 == 0 else "size"
     if a / 1000 in TESTS:

@@ -37,6 +37,7 @@ MODEL_PLAN = [
     ("model", 8, TESTS, 5, 500),
     ("model", 16, TRAINING, 2, 530),
     ("model", 64, TRAINING, 1, 545),
+    ("model", 16, TRAINING, 4, 550),
 ]
 
 

@@ -13,7 +13,7 @@ WITHOUT = {"graphene": {"energy", "power_spectrum"}}
 OWN = {
     "ice": {"dipole": {"drawn": 2048}},
     "graphene": {"hamiltonian": {"levels": 0, "steps": 500, "batch_size": 8}},
-    "mgo": {"data": {"train": ["train", "hot"]}},
+    "mgo": {"data": {"train": ["train", "hot"], "weights": {"hot": 0.1}}},
     "si": {"data": {"support": ["support", "crystal"], "weights": {"crystal": 8}}},
 }
 
