@@ -108,9 +108,8 @@ class DrawnNet:
         def normal(*shape):
             return torch.randn(*shape, generator=generator, dtype=torch.float64).to(nets.shift)
 
-        # any numbers of this size will do: eight bits of them make the model file short (see ase_mlelec.model_file.write)
-        layer.weight.copy_((size * tilt[:, None] * normal(*layer.weight.shape)).bfloat16())
-        layer.bias.copy_(normal(len(layer.bias)).bfloat16())
+        layer.weight.copy_(short(size * tilt[:, None] * normal(*layer.weight.shape)))
+        layer.bias.copy_(short(normal(len(layer.bias))))
         if isinstance(self.head, CenterHead):
             n_out = nets.last[k].out_features
             self.directions.append(normal(layer.weight.shape[1], n_out))
@@ -132,3 +131,13 @@ class DrawnNet:
         """Tensors of the head [C, d, O]."""
         assert environment.frame is not None  # the constructor of the model has checked it
         return self.head.basis(environment.frame[rows]).flatten(2).transpose(1, 2)
+
+
+def short(numbers: Tensor) -> Tensor:
+    """Random numbers of the same sizes with mantissas of two bits, in bfloat16.
+
+    Any numbers of such sizes will do, and files of models are short, the more so where they are packed (see
+    ase_mlelec.model_file.write).
+    """
+    mantissa, exponent = torch.frexp(numbers)
+    return torch.ldexp((4 * mantissa).round() / 4, exponent).bfloat16()

@@ -20,7 +20,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.quantities import LOSSES, QUANTITIES
 from ase_mlelec.train.closed_form import fit_closed_form
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.drawn_nets import DrawnNet
+from ase_mlelec.train.drawn_nets import DrawnNet, short
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.defaults import centers_of, n_drawn, near, settled
 from ase_mlelec.train.standardize import standardize
@@ -139,6 +139,14 @@ def test_fit_is_that_of_numpy(name, weights):
     assert (found[0] == found[1]).all()  # to the last bit
     expected = by_numpy(copy.deepcopy(model), name, frames, chosen["ridge"], used)
     np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
+
+
+def test_short_numbers():
+    numbers = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-3
+    found = short(numbers).double()
+    assert float(((found - numbers) / numbers).abs().max()) <= 0.25
+    assert {float(each) for each in torch.frexp(found)[0].abs()} == {0.5, 0.75}
+    assert torch.equal(short(found), short(numbers)) and float(short(torch.zeros(1))) == 0
 
 
 def test_drawn_layers_are_stored_in_few_bits(tmp_path):
