@@ -80,12 +80,17 @@ def test_without_scales_they_are_those_of_the_cold_energy():
 
 
 def test_members_differ_by_the_bars_at_every_temperature():
-    calc = DeepDOSCalculator(hot_model(floors=None), electronic_temperature=HOT[0], on_extrapolation="ignore")
-    for temperature, scale in zip((COLD, *HOT), (1.0, 0.5, 1.0)):
+    calc = DeepDOSCalculator(hot_model(floors=None), electronic_temperature=COLD, on_extrapolation="ignore")
+
+    def energies(temperature, n):
         calc.set(electronic_temperature=temperature)
-        energies = [member.get_property("energy", structure()) for member in calc.members(200, atoms=structure())]
-        wanted = scale * bars(hot_model(floors=None), COLD)["energy"]
-        assert np.std(energies) == pytest.approx(wanted, rel=0.15)
+        return [member.get_property("energy", structure()) for member in calc.members(n, atoms=structure())]
+
+    wanted = bars(hot_model(floors=None), COLD)["energy"]
+    assert np.std(energies(COLD, 80)) == pytest.approx(wanted, rel=0.15)
+    cold = np.std(energies(COLD, 10))  # of the same draws as at other temperatures
+    for temperature, scale in zip(HOT, (0.5, 1.0)):
+        assert np.std(energies(temperature, 10)) == pytest.approx(scale * cold, rel=1e-9)
 
 
 def test_a_file_keeps_them(tmp_path):
