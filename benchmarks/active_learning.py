@@ -3,7 +3,7 @@
     python benchmarks/active_learning.py FOLDER [--cases silicon dynamics mgo] [--seeds 0 1 2] [--out benchmarks/ACTIVE.md]
 
 A model starts from some random structures of a pool and gets more in each round: those that ``mlelec active`` asks for, by
-the name of the quantity, or random ones, up to half of the pool. The cases:
+the name of the quantity, or random ones, up to half of the pool at most. The cases:
 
 silicon
     Labels of DFT: the 202 cells of 8 atoms to train on in examples/data/silicon.h5. Pool and tests are of one kind.
@@ -21,22 +21,21 @@ interruption. Beside the report there is a picture of every case.
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import units
 from ase.build import bulk
 from ase.md.langevin import Langevin
 from matplotlib.figure import Figure
+from mgo import gap_of_label
 
 from ase_mlelec import DeepDOSCalculator
 from ase_mlelec.active import learn, parse_active
 from ase_mlelec.bundle import load_model
 from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
-from ase_mlelec.physics.gap import gap_of_dos
 from ase_mlelec.train.config import read_config
 from ase_mlelec.train.recipe import train
 
@@ -80,7 +79,7 @@ class Case:
         Quantities whose error bars ask, and "random".
     shown : dict of str
         Titles of the errors.
-    more : callable(calculator) -> dict
+    more : callable(path of a model) -> dict
         Further errors on the tests.
     """
 
@@ -110,8 +109,7 @@ def main() -> None:
                 curves[by, seed] = curve(case, folder / f"{by}-{seed}", by, seed)
         whole = all_labels(case, folder / "all")
         picture = arguments.out.with_name(f"{arguments.out.stem}_{name}.png")
-        draw(picture, case, curves, whole)
-        lines += report(case, curves, whole, picture.name)
+        lines += report(case, curves, whole, picture)
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -163,12 +161,7 @@ def gaps(path: Path) -> dict[str, float]:
     for frame in frames.select("test"):
         levels = dict(zip(known["columns"], known[frame.name]))
         vbm, cbm = (levels[name] for name in known["columns"][1:3])
-        total = torch.from_numpy(frame.labels["ados"].mean(axis=0))
-        electrons = calc.get_electron_number(frame.atoms) / len(frame.atoms)
-        label = gap_of_dos(
-            torch.from_numpy(calc.energies), total, electrons, width=calc.metadata["dos_width_eV"], tolerance=0.05
-        )
-        rows.append([calc.get_band_gap(frame.atoms)[0], float(label.cbm - label.vbm), cbm - vbm])
+        rows.append([calc.get_band_gap(frame.atoms)[0], gap_of_label(calc, frame), cbm - vbm])
     found, *wanted = np.nan_to_num(np.array(rows)).T
     return {key: float(np.sqrt(np.mean((found - right) ** 2))) for key, right in zip(GAPS, wanted)}
 
@@ -246,43 +239,60 @@ def all_labels(case: Case, folder: Path) -> dict:
     return point(case, path, labels)
 
 
-def means(curves: dict, by: str, key: str) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Numbers of labels, mean of an error over the seeds, and its spread."""
-    rows = np.array([[each[key] for each in points] for (kind, _), points in curves.items() if kind == by])
-    labels = next([each["labels"] for each in points] for (kind, _), points in curves.items() if kind == by)
-    return labels, rows.mean(axis=0), rows.std(axis=0, ddof=1) if len(rows) > 1 else 0 * rows[0]
+def errors_of(case: Case, curves: dict) -> dict[str, tuple[list[int], np.ndarray]]:
+    """Numbers of labels [k] and errors [seeds, k, q] of every way, along the rounds that all runs have."""
+    n, found = min(map(len, curves.values())), {}
+    for way in case.ways:
+        own = [points[:n] for (by, _), points in curves.items() if by == way]
+        errors = np.array([[[each[key] for key in case.shown] for each in points] for points in own])
+        found[way] = ([each["labels"] for each in own[0]], errors)
+    return found
 
 
-def draw(path: Path, case: Case, curves: dict, whole: dict) -> None:
-    """Draw the learning curves."""
-    figure = Figure(figsize=(4 * len(case.shown), 3.6), layout="constrained")
-    for ax, (key, title) in zip(figure.subplots(1, len(case.shown)), case.shown.items()):
-        for by in case.ways:
-            for (kind, _), points in curves.items():
-                if kind == by:
-                    numbers = [p["labels"] for p in points]
-                    ax.plot(numbers, [p[key] for p in points], "-", color=COLORS[by], lw=0.7, alpha=0.5)
-            labels, mean, spread = means(curves, by, key)
-            name = "random" if by == "random" else f"by {by}"
-            ax.errorbar(labels, mean, spread, fmt="o-", color=COLORS[by], capsize=3, label=name)
-        ax.axhline(whole[key], color="k", ls="--", lw=1, label=f"all {whole['labels']}")
+def mean_and_spread(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the seeds, the first axis."""
+    return errors.mean(axis=0), errors.std(axis=0, ddof=1) if len(errors) > 1 else 0 * errors[0]
+
+
+def draw(path: Path, titles: Sequence[str], curves: dict, whole: tuple[int, Sequence[float]]) -> None:
+    """Draw learning curves, for each of q errors beside those with all labels.
+
+    Parameters
+    ----------
+    path : Path
+    titles : sequence of str [q]
+    curves : dict of way to (labels [k], errors [seeds, k, q])
+    whole : (number of all labels, errors [q])
+    """
+    figure = Figure(figsize=(4 * len(titles), 3.6), layout="constrained")
+    for q, (ax, title) in enumerate(zip(figure.subplots(1, len(titles)), titles)):
+        for way, (labels, errors) in curves.items():
+            ax.plot(labels, errors[:, :, q].T, "-", color=COLORS[way], lw=0.7, alpha=0.5)
+            mean, spread = mean_and_spread(errors[:, :, q])
+            ax.errorbar(labels, mean, spread, fmt="o-", color=COLORS[way], capsize=3, label=way)
+        ax.axhline(whole[1][q], color="k", ls="--", lw=1, label=f"all {whole[0]}")
         ax.set(xlabel="labels", title=title)
         ax.legend(frameon=False)
     figure.savefig(path, dpi=100)
 
 
-def report(case: Case, curves: dict, whole: dict, picture: str) -> Iterator[str]:
-    """Lines of the report on a case."""
-    yield from ("", f"## {case.title}", "")
-    yield "| labels | by | " + " | ".join(case.shown.values()) + " |"
-    yield "|---|---|" + "---|" * len(case.shown)
-    for k in range(min(map(len, curves.values()))):
-        for by in case.ways:
-            columns = [means(curves, by, key) for key in case.shown]
-            cells = " | ".join(f"{mean[k]:.4g} ± {spread[k]:.2g}" for _, mean, spread in columns)
-            yield f"| {columns[0][0][k]} | {by} | {cells} |"
-    yield f"| {whole['labels']} | all | " + " | ".join(f"{whole[key]:.4g}" for key in case.shown) + " |"
-    yield from ("", f"![learning curves]({picture})", "", "Models (SHA-256, 12 digits), by kind and seed:", "")
+def table(titles: Sequence[str], curves: dict, whole: tuple[int, Sequence[float]]) -> Iterator[str]:
+    """Lines of the table of what ``draw`` draws; the first structures, which all ways share, are random."""
+    yield "| labels | by | " + " | ".join(titles) + " |"
+    yield "|---|---|" + "---|" * len(titles)
+    for k, labels in enumerate(curves["random"][0]):
+        for way, (_, errors) in curves.items() if k else [("random", curves["random"])]:
+            cells = " | ".join(f"{mean:.4g} ± {spread:.2g}" for mean, spread in zip(*mean_and_spread(errors[:, k])))
+            yield f"| {labels} | {way} | {cells} |"
+    yield f"| {whole[0]} | all | " + " | ".join(f"{error:.4g}" for error in whole[1]) + " |"
+
+
+def report(case: Case, curves: dict, whole: dict, picture: Path) -> Iterator[str]:
+    """Draw the picture of a case; lines of the report on it."""
+    of_all, titles = (whole["labels"], [whole[key] for key in case.shown]), list(case.shown.values())
+    draw(picture, titles, errors_of(case, curves), of_all)
+    yield from ("", f"## {case.title}", "", *table(titles, errors_of(case, curves), of_all))
+    yield from ("", f"![learning curves]({picture.name})", "", "Models (SHA-256, 12 digits), by kind and seed:", "")
     for (by, seed), points in curves.items():
         yield f"- {by} {seed}: {', '.join(each['model'] for each in points)}"
     yield f"- all labels: {whole['model']}"

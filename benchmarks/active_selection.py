@@ -5,8 +5,8 @@
 Models that are linear in their weights are fitted to some of the structures of a pool, as a training fits them: energies and
 forces with weights and ridge by some of the structures, densities of states with a ridge by cross-validation. In every
 round, the next structures are random, or those of ``most_informative`` by the rows of energies and forces, or of densities
-of states. ``active_learning.py`` has the same cases with whole trainings, which take
-a hundred times as long. Cases with 8 atoms in a cell:
+of states. ``active_learning.py`` has the same cases with whole trainings, which take a hundred times as long. The cases,
+of cells of 8 atoms:
 
 silicon
     Labels of DFT: 202 structures to train on in examples/data/silicon.h5, of the same kinds as the 27 tests.
@@ -25,9 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from active_learning import COLORS, dynamics, mgo, silicon
+from active_learning import draw, dynamics, mgo, silicon, table
 from hashes import models_line
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ase_mlelec.active.selection import most_informative
@@ -68,16 +67,19 @@ def main() -> None:
     parser.add_argument("--cases", choices=list(READERS), nargs="+", default=list(READERS))
     parser.add_argument("--out", type=Path, default=HERE / "ACTIVE_SELECTION.md")
     arguments = parser.parse_args()
-    lines = [*HEAD, models_line("si")]
+    lines, notes = [*HEAD, models_line("si")], notes_of(arguments.out)
     for name in arguments.cases:
         case = Rows(name, arguments.folder)
         ways = ("ados", "random") if name == "mgo" else ("forces", "ados", "random")
         curves = {way: np.array([curve(case, way, seed, ROUNDS[name]) for seed in SEEDS]) for way in ways}
-        whole = case.errors(np.arange(case.n_pool))
-        picture = arguments.out.with_name(f"{arguments.out.stem}_{name}.png")
-        draw(picture, case, curves, whole)
-        lines += report(case, curves, whole, picture.name)
-        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines += report(case, curves, arguments.out.with_name(f"{arguments.out.stem}_{name}.png"))
+        arguments.out.write_text("\n".join(lines) + "\n" + notes, encoding="utf-8")
+
+
+def notes_of(path: Path) -> str:
+    """The notes by hand at the end of a report, which stay when it is written again."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text[text.find(NOTES) :] if NOTES in text else ""
 
 
 class Rows:
@@ -233,7 +235,7 @@ def more(case: Rows, way: str, chosen: NDArray, number: int, order: NDArray) -> 
     left = np.setdiff1d(np.arange(case.n_pool), chosen)
     if way == "random":
         return order[~np.isin(order, chosen)][:number]
-    rows = case.whitened("dos" if way == "ados" or case.name == "mgo" else "energy", chosen)
+    rows = case.whitened("dos" if way == "ados" else "energy", chosen)
     return left[most_informative(rows[left], number=number)]
 
 
@@ -241,36 +243,16 @@ def rms(values: NDArray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def draw(path: Path, case: Rows, curves: dict[str, NDArray], whole: Sequence[float]) -> None:
-    """Draw the learning curves."""
-    figure = Figure(figsize=(4 * len(case.keys), 3.6), layout="constrained")
-    for q, (ax, key) in enumerate(zip(figure.subplots(1, len(case.keys)), case.keys)):
-        for way, values in curves.items():
-            color = COLORS.get(way, "C4")
-            ax.plot(ROUNDS[case.name], values[:, :, q].T, "-", color=color, lw=0.7, alpha=0.5)
-            spread = values[:, :, q].std(axis=0, ddof=1)
-            ax.errorbar(
-                ROUNDS[case.name], values[:, :, q].mean(axis=0), spread, fmt="o-", color=color, capsize=3, label=way
-            )
-        ax.axhline(whole[q], color="k", ls="--", lw=1, label=f"all {case.n_pool}")
-        ax.set(xlabel="labels", title=TITLES[key])
-        ax.legend(frameon=False)
-    figure.savefig(path, dpi=100)
+def report(case: Rows, curves: dict[str, NDArray], picture: Path) -> Iterator[str]:
+    """Draw the picture of a case; lines of the report on it."""
+    titles, whole = [TITLES[key] for key in case.keys], (case.n_pool, case.errors(np.arange(case.n_pool)))
+    found = {way: (ROUNDS[case.name], errors) for way, errors in curves.items()}
+    draw(picture, titles, found, whole)
+    yield from ("", f"## {case.name}", "", *table(titles, found, whole))
+    yield from ("", f"![learning curves]({picture.name})")
 
 
-def report(case: Rows, curves: dict[str, NDArray], whole: Sequence[float], picture: str) -> Iterator[str]:
-    """Lines of the report on a case."""
-    yield from ("", f"## {case.name}", "", "| labels | by | " + " | ".join(TITLES[key] for key in case.keys) + " |")
-    yield "|---|---|" + "---|" * len(case.keys)
-    for k, labels in enumerate(ROUNDS[case.name]):
-        for way, values in curves.items() if k else [("random", curves["random"])]:
-            columns = values[:, k].T
-            cells = " | ".join(f"{column.mean():.4g} ± {column.std(ddof=1):.2g}" for column in columns)
-            yield f"| {labels} | {way} | {cells} |"
-    yield f"| {case.n_pool} | all | " + " | ".join(f"{error:.4g}" for error in whole) + " |"
-    yield from ("", f"![learning curves]({picture})")
-
-
+NOTES = "\n## What the curves say\n"
 HEAD = (
     "# Labels that teach most, against random ones",
     "",

@@ -4,9 +4,10 @@
     python 17_magnesium_oxide.py --steps 2000   # longer molecular dynamics under each pressure
 
 Writes to output/: 17_magnesium_oxide.png, densities of states, of all atoms and of single ones, beside those of DFT, and
-band gaps of a model that few structures trained beside those of the shipped one; 17_gap_under_pressure.png, gaps of
-structures that no model has seen, and gaps along the isotherm of 5,000 K: averages over the structures of each volume, by
-DFT and by the model, and over molecular dynamics of the model under constant pressure.
+band gaps of a model of few structures beside those of the shipped one, all of validation structures, to which the shipped
+model was fitted in the end; 17_gap_under_pressure.png, gaps of tests, which no model has seen, and gaps along the isotherm
+of 5,000 K: averages over the structures of each volume, by DFT and by the model, and over molecular dynamics of the model
+under constant pressure.
 
 The gaps of DFT are those of its levels, before the width of the density of states.
 

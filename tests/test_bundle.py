@@ -292,7 +292,7 @@ FORMAT_1_NUMBERS = {
 
 @pytest.mark.parametrize("version", [1, 9])
 def test_frozen_file(version):
-    """A frozen file gives what it gave when it was written, in format 1, made in tests/ with
+    """Files of former versions give what they gave when they were written: one model in two formats, the first made with
 
     model = random_model(11, ("energy", "dos"), one_side=False, l_max=2)
     model.save("data/format_1.safetensors")

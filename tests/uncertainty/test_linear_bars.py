@@ -128,4 +128,4 @@ def test_bars_of_energies_share_the_evaluation(fast, monkeypatch):
     n_calls = len(calls)
     for name, value in wanted.items():
         np.testing.assert_allclose(calc.get_uncertainty(name, atoms=second), value, rtol=1e-9)
-    assert len(calls) == n_calls
+    assert len(calls) == n_calls > 0
