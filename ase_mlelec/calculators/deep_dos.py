@@ -253,9 +253,8 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
 
         A model whose training structures have gaps is trusted more in that there is one than in how many states lie below.
         """
-        if getattr(self.models[0].heads["dos"], "square_root", False):
-            return OF_INSULATORS
-        return TOLERANCE + MISSED * self._missed()
+        least = OF_INSULATORS if getattr(self.models[0].heads["dos"], "square_root", False) else 0.0
+        return max(least, TOLERANCE + MISSED * self._missed())
 
     def _missed(self):
         """Share of the valence electrons that projections on atoms miss, on average over the training data."""

@@ -85,7 +85,7 @@ def _name_species(atoms):
         return
     if labels is None:
         raise ValueError(
-            "its atoms have no species, a column species:S:1 that Properties names; add the column, or correct its name"
+            "its atoms have no species; write symbols of elements, in extxyz in a column species:S:1 that Properties names"
         )
     atoms.symbols = [element_of(label) for label in labels]
     if atoms.calc is not None:  # the calculator remembers the structure of its results

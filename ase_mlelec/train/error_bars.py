@@ -107,7 +107,7 @@ def add_error_bars(
         For labels of a wrong shape, or that are not finite.
     """
     report: dict[str, dict] = {}
-    log = Log.of(progress)
+    log, former = Log.of(progress), dict(model.posteriors).get("energy")
     for name in [name for name in model.heads if names is None or name in names]:
         factor = (factors or {}).get(name)
         if reason := _why_no_bars(model, name, train, factor, like):
@@ -118,6 +118,9 @@ def add_error_bars(
             more = (left_out or {}).get(name)
             report |= _add_posterior(model, name, train, validation, ridges, factor, more, support, log)
     kept = model.metadata.get("error_bars", {})
+    if model.hot is not None and dict(model.posteriors).get("energy") is not former:
+        model.hot.forget_bars()
+        kept = {label: found for label, found in kept.items() if " at " not in label}  # see add_hot_error_bars
     model.metadata["error_bars"] = kept | {label: rounded(found) for label, found in report.items()}
     return report
 
@@ -141,8 +144,6 @@ def _add_posterior(model, name, train, validation, ridges, factor, left_out, sup
     unseen = validation if {*QUANTITIES[name].labels} & set(validation.counts) else None
     posterior, larger = _posterior(model, name, train, unseen, ridges, factor, support, log=log)
     model.posteriors[name] = posterior
-    if name == "energy" and model.hot is not None:
-        model.hot.forget_bars()
     more, report = (left_out if unseen else None), {}
     for label, found in calibrated(model, name, unseen or train, log, larger=larger, more=more).items():
         where = "validation data" if unseen else "training data"

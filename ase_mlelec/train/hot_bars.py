@@ -7,6 +7,8 @@ structure is from all of them is therefore the same, and the size of the errors 
 import copy
 from collections.abc import Mapping
 
+import torch
+
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.train.error_bars import calibrated, rounded
@@ -41,9 +43,9 @@ def add_hot_error_bars(
         if not frames or not LABELS & {*frames.counts}:
             log.tell(f"error bars at {temperature:g} K: as at {hot.reference:g} K; no structures to calibrate on")
             continue
-        own = copy.copy(model.posteriors["energy"])
-        alone = Model(energies.descriptor, {"energy": energies.heads["energy"]}, posteriors={"energy": own}).cpu()
-        found = calibrated(alone, "energy", frames, log)
+        own, whole = copy.copy(model.posteriors["energy"]), copy.copy(energies)
+        whole._modules = {**energies._modules, "posteriors": torch.nn.ModuleDict({"energy": own})}
+        found = calibrated(whole.cpu(), "energy", frames, log)
         hot.scales[k], hot.floors[k] = own.scales, own.floors
         for label, each in found.items():
             report[f"{label} at {temperature:g} K"] = each | {"calibrated_on": "validation data"}

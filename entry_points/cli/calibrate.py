@@ -68,6 +68,13 @@ def run(arguments: argparse.Namespace) -> None:
     data = [path for path in arguments.data if not path.endswith(SUFFIX)]
     if not data:
         raise ValueError(f"got the models {', '.join(arguments.data)} and no data; name a labeled data set behind them")
+    of_one_model = len(data) == len(arguments.data) and not any(
+        is_snapshots(each) or is_hamiltonians(each) for each in data
+    )
+    if arguments.hot and not of_one_model:
+        raise ValueError(
+            f"got --hot, which is for one model and labeled structures, and {', '.join(arguments.data)}; leave it out"
+        )
     if len(data) < len(arguments.data):
         of_committee(arguments, [path for path in arguments.data if path.endswith(SUFFIX)], data)
     elif is_snapshots(data[0]):
@@ -119,6 +126,8 @@ def hot_parts(model: "Model", arguments: argparse.Namespace) -> "dict[float, Fra
             raise ValueError(
                 f"{path}: got energies at {at}, the model has learned {learned} beside its own; leave the file out"
             )
+        if temperature in found:
+            raise ValueError(f"{path}: got a second file with energies at {temperature:g} K; join the two")
         own = argparse.Namespace(**vars(arguments) | {"data": [path]})
         found[temperature] = parts(frames, model, own, both=False)[1]
     return found

@@ -149,5 +149,8 @@ def test_species_in_another_column(tmp_path, name):
     if name == "element":
         assert list(read_frames(tmp_path / "a.xyz")[0].atoms.symbols) == ["Na", "Cl"]
     else:
-        with pytest.raises(ValueError, match="a.xyz: frame 0: its atoms have no species"):
+        with pytest.raises(ValueError, match="a.xyz: frame 0: its atoms have no species; write symbols of elements"):
             read_frames(tmp_path / "a.xyz")
+    (tmp_path / "b.xyz").write_text("1\n\nX 0 0 0\n")
+    with pytest.raises(ValueError, match="b.xyz: frame 0: its atoms have no species; write symbols of elements"):
+        read_frames(tmp_path / "b.xyz")

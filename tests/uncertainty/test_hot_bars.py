@@ -11,12 +11,15 @@ from small_data import make_frames
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
-from ase_mlelec.data.frames import Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.hot_energies import HotEnergies
+from ase_mlelec.long_range import LongRange
 from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close, random_atoms
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.deviations import errors_and_deviations
+from ase_mlelec.train.error_bars import add_error_bars
+from ase_mlelec.train.hot_bars import add_hot_error_bars
 from ase_mlelec.train.recipe import train
 from ase_mlelec.uncertainty import Posterior, coverage
 
@@ -107,6 +110,45 @@ def test_scales_that_do_not_fit_are_refused():
         HotEnergies(COLD, HOT, 2, 12, SCALES[:1])
 
 
+def frames_of(model, n=6):
+    """Structures with energies and forces of a model and errors of a tenth of an eV."""
+    rng, found, calc = np.random.default_rng(5), [], DeepPotCalculator(model, on_extrapolation="ignore")
+    for k in range(n):
+        atoms = random_atoms("Si4O3", cell=[4.7, 6.0, 5.5], seed=k)
+        energy, forces = (calc.get_property(name, atoms) for name in ("energy", "forces"))
+        labels = {"energy": energy + 0.1 * rng.normal(), "forces": forces + 0.1 * rng.normal(size=forces.shape)}
+        found.append(Frame(atoms, labels, f"{k}"))
+    return Frames(found)
+
+
+def test_they_are_made_with_the_long_range():
+    model = hot_model(None, None)
+    model.long_range = LongRange(0.8, {"Si": 2.0, "O": -2.0 * 4 / 3})
+    hot = model.at_temperature(HOT[0])
+    report = add_hot_error_bars(model, {HOT[0]: (hot, frames_of(hot))})
+    bare = copy.deepcopy(hot)
+    bare.long_range = None
+    wanted = add_hot_error_bars(hot_model(None, None), {HOT[0]: (bare, frames_of(bare))})
+    for label in ("energy", "forces"):
+        assert report[f"{label} at 9000 K"]["scale"] == pytest.approx(wanted[f"{label} at 9000 K"]["scale"], rel=1e-4)
+    assert model.hot.scales[0] and not model.hot.scales[1]
+
+
+def test_another_posterior_of_the_energy_has_others():
+    """Also one with the size of the bars of another model."""
+    frames, other = frames_of(hot_model()), hot_model()
+    for like in (None, other):
+        model = hot_model()
+        model.metadata["error_bars"] = {f"{label} at 9000 K": {} for label in LABELS} | {"dos": {}}
+        add_error_bars(model, frames, frames, names=["energy"], like=like)
+        assert model.hot.scales == model.hot.floors == [{}, {}]
+        assert not [label for label in model.metadata["error_bars"] if " at " in label]
+        assert "dos" in model.metadata["error_bars"]
+    model = hot_model()
+    add_error_bars(model, frames, frames, names=["dos"])
+    assert model.hot.scales == SCALES
+
+
 def hotter(frames, share, temperature=8000.0):
     """The frames with free energies that are a share of the cold ones, of which errors are that share, too."""
     found = [replace(frame, labels={key: share * frame.labels[key] for key in LABELS}) for frame in frames]
@@ -162,3 +204,7 @@ def test_command(trained, tmp_path, capsys):
     capsys.readouterr()
     told = fails(capsys, *command, "--hot", folder / "cold.h5")
     assert "got energies at 1000 K, the model has learned 8000 K beside its own" in told
+    hot = "--hot", folder / "hot.h5"
+    assert "hot.h5: got a second file with energies at 8000 K; join the two" in fails(capsys, *command, *hot, *hot)
+    committee = "calibrate", folder / "m.safetensors", folder / "m.safetensors", folder / "cold.h5", "--out", out
+    assert "got --hot, which is for one model and labeled structures" in fails(capsys, *committee, *hot)
