@@ -6,8 +6,9 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.geometry import get_distances
 
-from ase_mlelec.data.frames import Frame, Frames
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.testing import random_atoms
+from ase_mlelec.train.config import Config
 
 ENERGIES = np.linspace(-6.0, 6.0, 25)  # eV
 WIDTH = 0.8  # eV
@@ -86,3 +87,18 @@ def wannier_labels(atoms):
         "atomic_polarizability": tensors,
         "polarizability": tensors.sum(axis=0),
     }
+
+
+def hot_configuration(folder, frames, hot):
+    """Config of a linear energy and a density of states, with the same at another temperature of the electrons."""
+    write_hdf5(folder / "cold.h5", frames)
+    write_hdf5(folder / "hot.h5", hot)
+    config = Config(
+        data={"files": ["cold.h5"], "hot": ["hot.h5"]},
+        output={"model": "m.safetensors"},
+        power_spectrum={"cutoff": 4.5, "near": 0.0, "n_pair": 5, "n_radial": 2, "l_max": 2},
+        energy={"widths": []},
+        dos={},
+    )
+    config._folder = folder
+    return config

@@ -11,12 +11,12 @@ from ase.calculators.calculator import CalculatorSetupError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.md.verlet import VelocityVerlet
 from fake_cuda import gpu
-from small_data import make_frames
+from small_data import hot_configuration, make_frames
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
 from ase_mlelec.analysis.two_temperature import TwoTemperature, gaussian_pulse
-from ase_mlelec.data.frames import Frame, Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.hot_energies import HotEnergies
 from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close, random_atoms
@@ -178,25 +178,11 @@ def hotter(frames, temperature):
     return Frames(found, None, frames.attributes | {"settings": settings})
 
 
-def configuration(folder, frames, hot):
-    write_hdf5(folder / "cold.h5", frames)
-    write_hdf5(folder / "hot.h5", hot)
-    config = Config(
-        data={"files": ["cold.h5"], "hot": ["hot.h5"]},
-        output={"model": "m.safetensors"},
-        power_spectrum={"cutoff": 4.5, "near": 0.0, "n_pair": 5, "n_radial": 2, "l_max": 2},
-        energy={"widths": []},
-        dos={},
-    )
-    config._folder = folder
-    return config
-
-
 @pytest.mark.slow
 def test_training(tmp_path):
     """Energies that are a share of the cold ones are learned as well as these, from some of the structures."""
     frames = make_frames(40)
-    config = configuration(tmp_path, frames, hotter(frames.take(range(0, 40, 2)), 8000.0))
+    config = hot_configuration(tmp_path, frames, hotter(frames.take(range(0, 40, 2)), 8000.0))
     model = train(config, progress=False)
     assert model.hot.reference == 1000 and model.hot.temperatures == (8000.0,)
     cold = model.metadata["errors"]["validation"]["energy_rmse_meV_per_atom"]
@@ -258,7 +244,7 @@ def test_hot_energies_stay_when_the_cold_one_changes():
 
 def test_data_that_do_not_belong_are_refused(tmp_path):
     frames = make_frames(15)
-    same = configuration(tmp_path, frames, hotter(frames, 1000.0))
+    same = hot_configuration(tmp_path, frames, hotter(frames, 1000.0))
     with pytest.raises(ValueError, match="hot.h5: got energies at 1000 K, which is that of data.files"):
         train(same, progress=False)
     without = hotter(frames, 8000.0)
@@ -266,20 +252,20 @@ def test_data_that_do_not_belong_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match="hot.h5: got energies without electronic_temperature_K in the settings of this"
     ):
-        train(configuration(tmp_path, frames, without), progress=False)
+        train(hot_configuration(tmp_path, frames, without), progress=False)
     for what in ("positions", "cell", "numbers"):
         changed = hotter(frames, 8000.0)
         changed = Frames([replace(frame, atoms=frame.atoms.copy()) for frame in changed], None, changed.attributes)
         atoms = changed[0].atoms
         {"positions": atoms.positions, "cell": atoms.cell, "numbers": atoms.numbers}[what][0] += 1
         with pytest.raises(ValueError, match="hot.h5: 'cu-0' has other atoms, positions or another cell"):
-            train(configuration(tmp_path, frames, changed), progress=False)
+            train(hot_configuration(tmp_path, frames, changed), progress=False)
     others = Frames(
         [replace(frame, name=f"x{frame.name}") for frame in hotter(frames, 8000.0)], None, without.attributes
     )
     others.attributes["settings"] = {"electronic_temperature_K": 8000.0}
     with pytest.raises(ValueError, match="none of its structures is in the training data"):
-        train(configuration(tmp_path, frames, others), progress=False)
+        train(hot_configuration(tmp_path, frames, others), progress=False)
     with pytest.raises(ValueError, match="data.hot"):
         Config(data={"files": ["a.h5"], "hot": ["b.h5"]}, output={"model": "m.safetensors"}, energy={})
 

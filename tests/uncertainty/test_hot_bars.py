@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 from command_line import call, fails
-from small_data import make_frames
+from small_data import hot_configuration, make_frames
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
-from ase_mlelec.data.frames import Frame, Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.hot_energies import HotEnergies
 from ase_mlelec.long_range import LongRange
 from ase_mlelec.model import Model
 from ase_mlelec.testing import assert_close, random_atoms
-from ase_mlelec.train.config import Config
 from ase_mlelec.train.deviations import errors_and_deviations
 from ase_mlelec.train.error_bars import add_error_bars
 from ase_mlelec.train.hot_bars import add_hot_error_bars
@@ -160,17 +159,7 @@ def hotter(frames, share, temperature=8000.0):
 def trained(tmp_path_factory):
     """(folder, model) whose energies at 8000 K are a tenth of the cold ones."""
     folder, frames = tmp_path_factory.mktemp("hot"), make_frames(40)
-    write_hdf5(folder / "cold.h5", frames)
-    write_hdf5(folder / "hot.h5", hotter(frames, 0.1))
-    config = Config(
-        data={"files": ["cold.h5"], "hot": ["hot.h5"]},
-        output={"model": "m.safetensors"},
-        power_spectrum={"cutoff": 4.5, "near": 0.0, "n_pair": 5, "n_radial": 2, "l_max": 2},
-        energy={"widths": []},
-        dos={},
-    )
-    config._folder = folder
-    return folder, train(config, progress=False)
+    return folder, train(hot_configuration(folder, frames, hotter(frames, 0.1)), progress=False)
 
 
 @pytest.mark.slow

@@ -22,9 +22,8 @@ from ase_mlelec.io.cp2k import (
 from ase_mlelec.io.xyz import first_lines
 
 SAME_ENERGY = 1e-6  # eV, in both files of a step
-ASYMMETRY = (
-    1e-3  # of a stress, relative to its largest component; less than a bar is rounding, where the cell has relaxed
-)
+# of a stress, relative to its largest component; less than a bar is rounding, where the cell has relaxed
+ASYMMETRY = 1e-3
 
 
 def without_companions(paths: Iterable[str | PathLike]) -> list:
