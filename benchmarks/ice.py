@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import units
+from ase import Atoms, units
 from ase.optimize import BFGS
 from ase.vibrations import VibrationsData
 from hashes import models_line
@@ -28,8 +28,8 @@ from ase_mlelec.train.evaluate import errors
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 sys.path[:0] = [str(EXAMPLES / "dft"), str(EXAMPLES)]
-cells, infrared, structure, trajectories = map(
-    importlib.import_module, ("ice", "07_ice_infrared", "09_ice_structure", "trajectories")
+dynamics, structures, infrared, structure, trajectories = map(
+    importlib.import_module, ("ice_dynamics", "ice_structures", "07_ice_infrared", "09_ice_structure", "trajectories")
 )
 
 PRESSURES = (*range(20, 120, 10), 70)  # GPa, in turn
@@ -91,7 +91,7 @@ def responses(path):
         data = {key: stored[key] for key in stored.files}
     for k, name in enumerate(data["name"]):
         yield (
-            cells.Atoms(data["numbers"][k], data["positions"][k], cell=data["cell"][k], pbc=True),
+            Atoms(data["numbers"][k], data["positions"][k], cell=data["cell"][k], pbc=True),
             name,
             data["born_charges"][k],
         )
@@ -144,11 +144,11 @@ def of_run(name, atoms, run):
     apart = structure.distances(atoms, run["positions"])
     near, far = np.sort(apart, axis=2)[:, :, :2].mean(axis=(0, 1))
     order = structure.order_of(apart)
-    picoseconds = len(run["conserved"]) * trajectories.FRAME * cells.STEP / 1000
+    picoseconds = len(run["conserved"]) * trajectories.FRAME * dynamics.STEP / 1000
     name = name.replace("GPa", "").replace("_", ", ")
     drift = 1000 * np.polyfit(np.linspace(0, picoseconds, len(run["conserved"])), run["conserved"], 1)[0] / len(atoms)
     found, bar = block_error(np.mean, run["pressure"])
-    lattice = np.interp(found, cells.PRESSURES, cells.LATTICE_CONSTANTS)
+    lattice = np.interp(found, dynamics.PRESSURES, dynamics.LATTICE_CONSTANTS)
     densities = [MOLECULE / each / GRAM_PER_CM3 for each in (3 * atoms.get_volume() / len(atoms), lattice**3 / 2)]
     places = " | ".join(spectrum_of(run, atoms.get_volume()))
     stay, middle = (f"{order[0][k]:.2f} ± {order[1][k]:.2f}" for k in (1, 2))
@@ -180,8 +180,8 @@ def stretch_frequencies(model, pressure):
 
     Means over the modes, weighted by how much of the symmetric stretch of the molecules is in each.
     """
-    lattice = np.interp(pressure, cells.PRESSURES, cells.LATTICE_CONSTANTS)
-    atoms = cells.ice_atoms(lattice, np.random.default_rng(1))
+    lattice = np.interp(pressure, dynamics.PRESSURES, dynamics.LATTICE_CONSTANTS)
+    atoms = structures.ice_atoms(lattice, np.random.default_rng(1))
     atoms.calc = DeepPotCalculator(model)
     BFGS(atoms, logfile=None).run(fmax=1e-3, steps=500)
     hessian, stretch = hessian_of(atoms), symmetric_stretch(atoms)
