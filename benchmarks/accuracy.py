@@ -19,7 +19,7 @@ from ase.md.verlet import VelocityVerlet
 from hashes import models_line
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, load_model
-from ase_mlelec.data.batches import read_frames
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.physics import eos
 from ase_mlelec.train.evaluate import errors
 

@@ -40,8 +40,8 @@ from ase_mlelec.train.block_ridge import BlockRidge, BlockSums, blocks_of
 from ase_mlelec.train.choice import SumsByLabel, choose, solved
 from ase_mlelec.train.drawn_nets import DrawnNet
 from ase_mlelec.train.energy_rows import plain_rows
+from ase_mlelec.train.recipes.distances import inner_distance
 from ase_mlelec.train.recipes.linear_energy import BLOCK, SHARE
-from ase_mlelec.train.recipes.shared import inner_distance
 from ase_mlelec.train.roots import roots_of
 from ase_mlelec.train.standardize import standardize, standardize_heads
 

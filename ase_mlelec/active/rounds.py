@@ -46,7 +46,7 @@ from ase_mlelec.data.frames import Frames, join, read_all, read_hdf5
 from ase_mlelec.data.images import read_images
 from ase_mlelec.model import Model
 from ase_mlelec.train.recipes.parts import part_of, split
-from ase_mlelec.train.recipes.shared import read_checked
+from ase_mlelec.train.recipes.reading import read_checked
 
 MOST_CANDIDATES = 1000  # whose rows are compared; of more, the least certain
 FREE = {"stop", "folder"}  # settings that may change between the calls of one run

@@ -11,15 +11,13 @@ from ase.calculators.calculator import InputError
 
 from ase_mlelec.data.data_set import check_same
 from ase_mlelec.data.fixed import FixedStructures
-from ase_mlelec.data.frames import Frame, Frames, join, read_frames, read_hdf5, write_hdf5
+from ase_mlelec.data.frames import Frames
 from ase_mlelec.descriptors import Descriptor, Environment
 from ase_mlelec.edges import Edges, connect, find_pairs
 from ase_mlelec.heads.base import FittingNets
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
 from ase_mlelec.system import System
-
-__all__ = ["Batch", "Batches", "Frame", "Frames", "join", "read_frames", "read_hdf5", "write_hdf5"]
 
 
 @dataclass(frozen=True)

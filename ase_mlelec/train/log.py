@@ -1,5 +1,6 @@
 """What a training tells while it runs: a block at the start, a line every few seconds, and a bar at a terminal."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -153,3 +154,14 @@ def _readable(base: str, training: float | None, validation: float | None) -> st
 def counted(numbers: Iterable[tuple[Any, str]]) -> str:
     """Numbers with what they count, joined by commas; zeros are left out."""
     return ", ".join(f"{number} {what}" for number, what in numbers if number)
+
+
+def shown(progress: bool | Log) -> bool:
+    """Whether something is to be told."""
+    return progress.show if isinstance(progress, Log) else progress
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line to the standard error, unless it was printed before."""
+    print(text, file=sys.stderr)

@@ -11,12 +11,12 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, OutputConfig
 from ase_mlelec.train.interrupt import explained
 from ase_mlelec.train.log import Log
+from ase_mlelec.train.recipes.checkpoints import checkpoint_of
 from ase_mlelec.train.recipes.cutoff_trials import TRIALS as TRIALS_OF_CUTOFF
 from ase_mlelec.train.recipes.frames import train_frames
 from ase_mlelec.train.recipes.hamiltonian import train_hamiltonian
 from ase_mlelec.train.recipes.ldos import train_ldos
 from ase_mlelec.train.recipes.linear_energy import TRIALS as TRIALS_OF_ENERGY
-from ase_mlelec.train.recipes.shared import checkpoint_of
 
 TRIALS = (
     TRIALS_OF_ENERGY,

@@ -17,7 +17,7 @@ from small_models import random_model
 
 from ase_mlelec import CombinedCalculator, DeepPotCalculator, WannierTBCalculator, load_model
 from ase_mlelec.calculators import wannier_tb
-from ase_mlelec.data.batches import read_frames
+from ase_mlelec.data.frames import read_frames
 from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.physics import bands, levels
 from ase_mlelec.physics.kmesh import monkhorst_pack

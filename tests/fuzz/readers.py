@@ -449,7 +449,7 @@ PARTS = {
     "train.config.files.read_table",
     "model_file.read.read_header",
     "train.recipes.hot_energies.read_hot",
-    "train.recipes.shared.read_checked",
+    "train.recipes.reading.read_checked",
     "active.worker.read_result",
     "active.explore.read_trajectory",  # of files that it wrote itself
 }

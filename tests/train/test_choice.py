@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.build import bulk
 from small_data import make_frames
 
-from ase_mlelec.data.batches import Batches, Frame, Frames, write_hdf5
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.descriptors.ace import ACE, Order
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model

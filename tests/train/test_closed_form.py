@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from small_data import ENERGIES, make_frames, make_wannier_frames
 
 from ase_mlelec import DeepDOSCalculator, DeepWannierCalculator, load_model
-from ase_mlelec.data.batches import Batches, write_hdf5
-from ase_mlelec.data.frames import Frame, Frames
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.descriptors import ACE, DeepPotSE
 from ase_mlelec.heads import SpectrumHead, TensorHead, VectorHead
 from ase_mlelec.model import Model

@@ -8,7 +8,8 @@ import torch
 from small_data import make_frames
 from small_models import random_model
 
-from ase_mlelec.data.batches import Batches, Frames, write_hdf5
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.train import linear_energy
 from ase_mlelec.train.config import parse_config

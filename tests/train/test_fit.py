@@ -10,7 +10,8 @@ from ase.calculators.calculator import InputError
 from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model
 
-from ase_mlelec.data.batches import Batches, Frames
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.descriptors.radial import switch
 from ase_mlelec.heads import ScalarHead, SpectrumHead, TensorHead, VectorHead

@@ -14,8 +14,8 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 from small_data import ENERGIES, make_frames
 
-from ase_mlelec.data.batches import Batches, Frame, Frames, join, read_frames, write_hdf5
-from ase_mlelec.data.frames import from_images, to_images
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frame, Frames, from_images, join, read_frames, to_images, write_hdf5
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 

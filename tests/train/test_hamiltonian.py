@@ -10,7 +10,7 @@ from ase.calculators.calculator import CalculationFailed
 from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, mx2_frame, mx2_functions
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator, load_model
-from ase_mlelec.data.batches import Frame, Frames, join, read_frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, join, read_frames, write_hdf5
 from ase_mlelec.data.hamiltonians import (
     Function,
     HamiltonianFrame,

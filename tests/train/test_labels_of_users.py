@@ -16,10 +16,11 @@ from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, errors_by_kind
 from ase_mlelec.train.isolated import binding, is_isolated, isolated_energies
+from ase_mlelec.train.log import say_once
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes.parts import held_out, split
-from ase_mlelec.train.recipes.shared import read_checked, say_once
+from ase_mlelec.train.recipes.reading import read_checked
 from ase_mlelec_entry_points.cli.main import main
 
 SMALL = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 2, "l_max": 1, "n_basis": 5}

@@ -11,7 +11,8 @@ from ase.calculators.fd import calculate_numerical_forces
 from small_data import make_frames
 
 from ase_mlelec import DeepPotCalculator, load_model
-from ase_mlelec.data.batches import Batches, Frame, Frames, join, write_hdf5
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frame, Frames, join, write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model

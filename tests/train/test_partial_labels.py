@@ -10,7 +10,8 @@ from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model
 
 from ase_mlelec import load_model
-from ase_mlelec.data.batches import Batches, Frames, write_hdf5
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import Frames, write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.model import Model

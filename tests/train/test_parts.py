@@ -6,7 +6,7 @@ from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot
 
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.train.config import parse_config
-from ase_mlelec.train.recipes.shared import parts_of
+from ase_mlelec.train.recipes.parts import parts_of
 
 
 def parts(folder, *groups, **options):

@@ -12,7 +12,7 @@ from small_data import make_frames
 from test_loop import Parabola, rates
 
 from ase_mlelec import DeepPotCalculator, load_model
-from ase_mlelec.data.batches import write_hdf5
+from ase_mlelec.data.frames import write_hdf5
 from ase_mlelec.train import log as logs
 from ase_mlelec.train import run as runs
 from ase_mlelec.train.checkpoint import load_checkpoint
@@ -21,8 +21,8 @@ from ase_mlelec.train.interrupt import Interrupted
 from ase_mlelec.train.linear import RidgeRegression, sum_rows
 from ase_mlelec.train.log import duration, readable_errors
 from ase_mlelec.train.loop import Schedule, run_loop
+from ase_mlelec.train.recipes.checkpoints import defaults_of, settings_of
 from ase_mlelec.train.recipes.draft import UNFINISHED, is_unfinished
-from ase_mlelec.train.recipes.shared import defaults_of, settings_of
 from ase_mlelec_entry_points.cli.main import main
 
 PLAIN = Schedule(0.3, 3e-3)

@@ -11,16 +11,16 @@ from small_data import ATTRIBUTES, ENERGIES, SPILL, make_frames, make_wannier_fr
 from small_models import random_model
 
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model, units
-from ase_mlelec.data.batches import Frame, Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import compared, errors, table
 from ase_mlelec.train.fit import FrameProblem
 from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes.budget import shares_time
 from ase_mlelec.train.recipes.description import electrons_in_dos, wannier_charges
 from ase_mlelec.train.recipes.frames import split
-from ase_mlelec.train.recipes.shared import shares_time
 
 DESCRIPTOR = {"cutoff": 4.0, "smooth": 2.0, "widths": [4], "n_axis": 3, "l_max": 2, "n_basis": 5}
 

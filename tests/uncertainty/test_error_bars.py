@@ -11,7 +11,8 @@ from small_data import ENERGIES, make_frames, make_wannier_frames
 from small_models import random_model, randomize_nets, seeded
 
 from ase_mlelec import CombinedCalculator, DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, load_model
-from ase_mlelec.data.batches import Batches, write_hdf5
+from ase_mlelec.data.batches import Batches
+from ase_mlelec.data.frames import write_hdf5
 from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads import ScalarHead, SpectrumHead

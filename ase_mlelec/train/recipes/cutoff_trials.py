@@ -11,8 +11,8 @@ from ase_mlelec.train.block_ridge import geometric_mean
 from ase_mlelec.train.checkpoint import KeptScores
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.config.whole import DescriptorConfig
+from ase_mlelec.train.recipes.checkpoints import settings_of
 from ase_mlelec.train.recipes.defaults import in_closed_form, of_directions
-from ase_mlelec.train.recipes.shared import settings_of
 
 TRIALS = "cutoff-trials"  # name of the checkpoint that keeps them
 

@@ -1,14 +1,27 @@
-"""Metadata of a model that follow from its data: charges of ions and electrons, temperature, electrons in spectra."""
+"""Metadata of a model: what follows from its data (charges, temperature, electrons in spectra), and its provenance."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames, temperature_of
+from ase_mlelec.data.hdf5 import StoredDataSet
 from ase_mlelec.physics import fermi
 from ase_mlelec.train.config import Config
-from ase_mlelec.train.recipes.shared import COPIED
+
+COPIED = (
+    "dos_width_eV",
+    "energy_reference",
+    "valence_electrons",
+    "valence_charges",
+    "electrons_per_centre",
+    "functions_per_vector",
+    "settings",
+    "bands_complete_below_eV",
+)  # attributes of the data that go into the provenance
+PACKAGES = ("ase-mlelec", "torch", "numpy", "ase")
 
 
 def describe(frames: Frames, config: Config) -> dict[str, Any]:
@@ -79,3 +92,14 @@ def electrons_in_dos(frames: Frames, valence_electrons: Mapping[str, float], tem
         weights = fermi.integration_weights(frames.energies, level, temperature)[0]
         ratios.append(weights @ frame.labels["ados"].sum(axis=0) / n_valence)
     return {symbol: count * float(np.mean(ratios)) for symbol, count in valence_electrons.items()}
+
+
+def provenance(parts: Mapping[str, Frames | StoredDataSet], config: Config) -> dict[str, Any]:
+    """Provenance of a model, dict of JSON types: data of ``parts``, configuration, versions of packages."""
+    return {
+        "frames": {name: len(part) for name, part in parts.items()},
+        "labels": {name: part.counts for name, part in parts.items() if isinstance(part, Frames)},
+        "fingerprints": {name: part.fingerprint() for name, part in parts.items() if len(part)},
+        "configuration": config.model_dump(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }

@@ -31,35 +31,23 @@ from ase_mlelec.train.fit import fit
 from ase_mlelec.train.hot_bars import add_hot_error_bars
 from ase_mlelec.train.isolated import reproduce
 from ase_mlelec.train.linear_energy import add_change
-from ase_mlelec.train.log import Log
+from ase_mlelec.train.log import Log, shown
+from ase_mlelec.train.recipes.budget import begin_log, duration_of
+from ase_mlelec.train.recipes.checkpoints import checkpoint_of, defaults_of, save, settings_of, steps_before
 from ase_mlelec.train.recipes.cutoff_trials import TRIALS, with_tried_cutoff
 from ase_mlelec.train.recipes.defaults import in_closed_form, n_drawn, settled
-from ase_mlelec.train.recipes.description import describe
+from ase_mlelec.train.recipes.description import describe, provenance
+from ase_mlelec.train.recipes.distances import inner_distance, protect_trained
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.hot_energies import fit_hot_energies, hot_energies_kept, read_hot
 from ase_mlelec.train.recipes.linear_energy import ROWS, Fitted, fit_energy, orders_of, without_absurd
 from ase_mlelec.train.recipes.local_frame import with_places
 from ase_mlelec.train.recipes.long_range import FarPart, centroids_alone, long_range_of
 from ase_mlelec.train.recipes.parts import split
+from ase_mlelec.train.recipes.reading import read_checked
 from ase_mlelec.train.recipes.references import reference_energies
-from ase_mlelec.train.recipes.shared import (
-    begin_log,
-    check_same,
-    checkpoint_of,
-    defaults_of,
-    duration_of,
-    inner_distance,
-    protect_trained,
-    provenance,
-    read_checked,
-    save,
-    seeded,
-    settings_of,
-    shown,
-    starting_model,
-    steps_before,
-    with_labels,
-)
+from ase_mlelec.train.recipes.starting import check_same, seeded, starting_model
+from ase_mlelec.train.recipes.terms import with_labels
 from ase_mlelec.train.roots import RootLoss, check_roots, roots_of
 from ase_mlelec.train.spreads import energy_weights, with_born
 from ase_mlelec.train.standardize import standardize, standardize_heads

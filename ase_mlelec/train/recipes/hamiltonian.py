@@ -23,30 +23,18 @@ from ase_mlelec.train.hamiltonian.error_bars import add_hamiltonian_error_bars
 from ase_mlelec.train.hamiltonian.errors import hamiltonian_errors
 from ase_mlelec.train.hamiltonian.items import distance_ranges, frame_functions, prepare
 from ase_mlelec.train.isolated import reproduce
-from ase_mlelec.train.log import Log
+from ase_mlelec.train.log import Log, shown
+from ase_mlelec.train.recipes.budget import begin_log, duration_of
+from ase_mlelec.train.recipes.checkpoints import checkpoint_of, defaults_of, save, settings_of
+from ase_mlelec.train.recipes.description import provenance
+from ase_mlelec.train.recipes.distances import inner_distance, protect_trained
 from ase_mlelec.train.recipes.draft import Draft
 from ase_mlelec.train.recipes.frames import new_model, train_energy
 from ase_mlelec.train.recipes.local_frame import with_places
-from ase_mlelec.train.recipes.parts import split
+from ase_mlelec.train.recipes.parts import parts_of, split
+from ase_mlelec.train.recipes.reading import read_checked, weighted
 from ase_mlelec.train.recipes.references import reference_energies
-from ase_mlelec.train.recipes.shared import (
-    begin_log,
-    check_same,
-    checkpoint_of,
-    defaults_of,
-    duration_of,
-    inner_distance,
-    parts_of,
-    protect_trained,
-    provenance,
-    read_checked,
-    save,
-    seeded,
-    settings_of,
-    shown,
-    starting_model,
-    weighted,
-)
+from ase_mlelec.train.recipes.starting import check_same, seeded, starting_model
 
 
 def train_hamiltonian(config: Config, progress: bool | Log = True) -> Model:

@@ -19,22 +19,14 @@ from ase_mlelec.train.ldos.error_bars import add_ldos_error_bars
 from ase_mlelec.train.ldos.errors import mean_ldos_errors
 from ase_mlelec.train.ldos.label_refit import check_densities, refit_with_labels
 from ase_mlelec.train.ldos.standardize import fit_zero, standardize_ldos
-from ase_mlelec.train.log import Log
+from ase_mlelec.train.log import Log, shown
+from ase_mlelec.train.recipes.budget import begin_log, duration_of
+from ase_mlelec.train.recipes.checkpoints import checkpoint_of, defaults_of, save, settings_of
+from ase_mlelec.train.recipes.description import COPIED, provenance
+from ase_mlelec.train.recipes.distances import protect_trained
 from ase_mlelec.train.recipes.draft import Draft
-from ase_mlelec.train.recipes.shared import (
-    COPIED,
-    begin_log,
-    checkpoint_of,
-    defaults_of,
-    duration_of,
-    parts_of,
-    protect_trained,
-    provenance,
-    save,
-    seeded,
-    settings_of,
-    shown,
-)
+from ase_mlelec.train.recipes.parts import parts_of
+from ase_mlelec.train.recipes.starting import seeded
 
 
 def train_ldos(config: Config, cache: str | PathLike, progress: bool | Log = True) -> Model:

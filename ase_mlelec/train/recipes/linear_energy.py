@@ -17,7 +17,9 @@ from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
 from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.losses import EnergyLoss
-from ase_mlelec.train.recipes.shared import checkpoint_of, inner_distance, starting_model
+from ase_mlelec.train.recipes.checkpoints import checkpoint_of
+from ase_mlelec.train.recipes.distances import inner_distance
+from ase_mlelec.train.recipes.starting import starting_model
 
 RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
 SHARE, BLOCK = 0.2, 4  # of the training structures, in blocks, by whose errors settings are chosen

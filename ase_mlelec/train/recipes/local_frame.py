@@ -9,7 +9,7 @@ from ase_mlelec.descriptors import DeepPotLocalFrame
 from ase_mlelec.edges import Edges
 from ase_mlelec.system import System
 from ase_mlelec.train.config import Config
-from ase_mlelec.train.recipes.shared import starting_model
+from ase_mlelec.train.recipes.starting import starting_model
 
 FULL = 16  # neighbors of each species with full information
 

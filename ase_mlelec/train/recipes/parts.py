@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from os import PathLike
+from typing import Any
 
 import numpy as np
 
 from ase_mlelec.data.blocks import pieces
 from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.frames import Frames
+from ase_mlelec.data.hdf5 import StoredDataSet
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.config.whole import DataConfig
 from ase_mlelec.train.isolated import is_isolated
-from ase_mlelec.train.recipes.shared import check_not_empty, say_once
+from ase_mlelec.train.log import say_once
 
 PARTS = ("test", "validation", "support", "train")  # the first that names the group or the kind of a structure has it
 SHOWN = 3  # structures that a message names
@@ -139,3 +142,36 @@ def held_out(frames: Frames, fraction: float, seed: int) -> list[int]:
         if len(found) >= wanted:
             break
     return sorted(found)
+
+
+def check_not_empty(
+    part: Frames | StoredDataSet, whole: Frames | StoredDataSet, path: str | PathLike, what: str, config: Config
+) -> None:
+    """Raise ValueError, which begins with ``path``, where ``part``, to train on, has none of the frames of ``whole``."""
+    if not len(part):
+        groups = ", ".join(sorted(set(whole.groups)))
+        raise ValueError(
+            f"{path}: got {len(whole)} {what} of the groups {groups or 'none'}, none of them to train on; name groups "
+            f"in data.train, now {', '.join(config.data.train)}"
+        )
+
+
+def parts_of(data: StoredDataSet, what: str, config: Config) -> dict[str, Any]:
+    """Structures to train on, for validation and for tests, of a data set in a file; ``what`` names them in messages.
+
+    Structures without a group train. Where none has a group, ``validation_fraction`` of them, drawn at random, is held
+    out for validation.
+
+    Raises
+    ------
+    ValueError
+        For data without structures to train on.
+    """
+    groups = {"train": ("", *config.data.train), "validation": config.data.validation, "test": config.data.test}
+    parts: dict[str, Any] = {name: data.select(*of_part) for name, of_part in groups.items()}
+    if len(data) and not any(data.groups):
+        order = np.random.default_rng(config.seed).permutation(len(data))
+        held = round(config.data.validation_fraction * len(data))
+        parts |= {"train": data.take(sorted(order[held:])), "validation": data.take(sorted(order[:held]))}
+    check_not_empty(parts["train"], data, data.path, what, config)
+    return parts

@@ -5,7 +5,8 @@ from typing import Any
 
 from ase_mlelec.train.config import Config
 from ase_mlelec.train.isolated import BOUND, binding, isolated_energies
-from ase_mlelec.train.recipes.shared import say_once, starting_model
+from ase_mlelec.train.log import say_once
+from ase_mlelec.train.recipes.starting import starting_model
 
 
 def reference_energies(parts: Mapping[str, Any], config: Config, *, progress: bool = False) -> dict[str, float]:
