@@ -22,7 +22,7 @@ from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import n_rows, plain_rows, roots_of_weights
-from ase_mlelec.train.linear import add_products
+from ase_mlelec.train.linear import add_normal_matrix
 from ase_mlelec.train.losses import EnergyLoss
 
 STRUCTURES, BLOCK = 100, 4  # structures that are left out, and in a block: neighbors in a trajectory are alike
@@ -94,7 +94,7 @@ def _without(model, batches: Batches, loss, factor, solution, units):
     columns = torch.linalg.solve_triangular(factor, torch.cat([rows, own]).T, upper=False)
     of_rows, of_own = columns[:, : len(rows)], columns[:, len(rows) :]
     products = torch.zeros(len(rows), len(rows)).to(rows)
-    add_products(products, of_rows)  # the factorization does not read what is above the diagonal
+    add_normal_matrix(products, of_rows)  # the factorization does not read what is above the diagonal
     inner, failed = torch.linalg.cholesky_ex(torch.eye(len(rows)).to(rows) - products)
     if failed or not len(own):  # only these rows determine some of the weights
         return None

@@ -62,7 +62,7 @@ class RidgeRegression:
             self.right = columns.new_zeros(rows.shape[1], *targets.shape[1:])
         self._normal, self.right = self._normal.to(rows), self.right.to(rows)  # a checkpoint is read to the CPU
         # in place: with 10^4 columns a new matrix would cost more time than the product
-        self._half = add_products(self._normal, rows) or self._half
+        self._half = add_normal_matrix(self._normal, rows) or self._half
         self.right.reshape(len(self.right), -1).addmm_(rows.mH, columns)
 
     @property
@@ -121,7 +121,7 @@ class RidgeRegression:
         return rows.mH @ torch.linalg.solve(held, targets)
 
 
-def add_products(total: Tensor, rows: Tensor) -> bool:
+def add_normal_matrix(total: Tensor, rows: Tensor) -> bool:
     """Add A^T A to ``total`` [P, P], for rows A [n, P] in double precision; whether only below and on the diagonal.
 
     That is so for real numbers on the CPU, and takes half the time of a product of matrices.
