@@ -7,10 +7,10 @@ import warnings
 from os import PathLike
 
 from ase import Atoms
-from ase.io import read
+from ase.io.aims import get_aims_out_chunks, get_header_chunk
 from ase.io.formats import open_with_compression
 
-BEGIN, FAILED, END = "Begin self-consistency loop:", "SELF-CONSISTENCY CYCLE DID NOT CONVERGE", "Have a nice day."
+FAILED, END = "SELF-CONSISTENCY CYCLE DID NOT CONVERGE", "Have a nice day."
 
 
 def read_aims(path: str | PathLike) -> list[Atoms]:
@@ -19,40 +19,20 @@ def read_aims(path: str | PathLike) -> list[Atoms]:
     Raises
     ------
     ValueError
-        Where the steps that did not converge cannot be told, and where no step is left; and all errors of ASE.
+        Where no step is left; and all errors of ASE.
     """
-    failed, ended = _steps(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # that ASE will read the format by a package of its own
-        images = read(str(path), ":", format="aims-output", non_convergence_ok=True, do_not_split_by_at_sign=True)
-    images = images if isinstance(images, list) else [images]
-    if not ended and len(images) == len(failed):  # of relaxations ASE leaves the last one out itself
-        images = images[:-1]
-    notes = [] if ended else [f"the run did not finish; its {len(images)} whole steps are read"]
-    if any(failed[: len(images)]):
-        if len(failed) - len(images) > 1:
-            raise ValueError(
-                f"electrons did not converge in some of {len(images)} steps, and it cannot be told in which, as there are "
-                f"{len(failed)} loops; leave the file out, or cut it at the step"
-            )
-        kept = [atoms for atoms, bad in zip(images, failed) if not bad]
-        notes.append(f"{len(images) - len(kept)} of {len(images)} steps did not converge, and are left out")
-        images = kept
-    if not images:
+    with open_with_compression(str(path)) as file:
+        header = get_header_chunk(file)
+        steps = list(get_aims_out_chunks(file, header))  # loops that restart the mixer belong to one step
+    ended = bool(steps) and any(END in line for line in steps[-1].lines)
+    # what follows the last step of a relaxation is no step; without the end of a run, its last step is not whole
+    steps = steps[:-1] if header.is_relaxation or not ended else steps
+    kept = [step for step in steps if not any(FAILED in line for line in step.lines)]
+    notes = [] if ended else [f"the run did not finish; its {len(steps)} whole steps are read"]
+    if len(kept) < len(steps):
+        notes.append(f"{len(steps) - len(kept)} of {len(steps)} steps did not converge, and are left out")
+    if not kept:
         raise ValueError(f"no step that has ended and whose electrons converged{': ' + notes[0] if notes else ''}")
     if notes:
         warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=5)
-    return images
-
-
-def _steps(path):
-    """For every loop of the electrons whether it failed, list of bool, and whether the run has ended."""
-    failed, ended = list[bool](), False
-    with open_with_compression(str(path)) as file:
-        for line in file:
-            if BEGIN in line:
-                failed.append(False)
-            elif FAILED in line and failed:
-                failed[-1] = True
-            ended = ended or END in line
-    return failed, ended
+    return [step.atoms for step in kept]

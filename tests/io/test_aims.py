@@ -91,3 +91,53 @@ def test_electrons_that_did_not_converge(tmp_path):
     path.write_text(dynamics(3, failed=[1]) + END)
     with pytest.warns(UserWarning, match="aims.out: 1 of 3 steps did not converge, and are left out"):
         check(read_frames(path), [0, 2])
+
+
+MIXER = "  Self-consistency cycle not yet converged - restarting mixer to attempt better convergence.\n"
+
+
+def restarted(k, converged=True):
+    """A step whose electrons converge, or not, in a second loop."""
+    first = loop(k).split("  Self-consistency cycle converged.")[0]
+    return first + MIXER + loop(k, converged).replace("loop: Initialization", "loop: Re-initialization")
+
+
+def test_loops_that_restart_the_mixer_are_no_steps(tmp_path):
+    """By the number of loops, the step after the one that failed would be left out in its place."""
+    path = tmp_path / "aims.out"
+    whole = HEAD + restarted(0) + place(0) + loop(1) + place(1) + loop(2, False) + place(2) + loop(3) + place(3)
+    path.write_text(whole + END)
+    with pytest.warns(UserWarning, match="aims.out: 1 of 4 steps did not converge, and are left out"):
+        check(read_frames(path), [0, 1, 3])
+    path.write_text(HEAD + loop(0) + place(0) + restarted(1, False) + place(1) + loop(2) + place(2) + END)
+    with pytest.warns(UserWarning, match="aims.out: 1 of 3 steps did not converge, and are left out"):
+        check(read_frames(path), [0, 2])
+
+
+def test_step_that_is_cut_off_after_a_restarted_mixer(tmp_path):
+    path = tmp_path / "aims.out"
+    path.write_text(HEAD + restarted(0) + place(0) + loop(1) + place(1) + loop(2)[:240])
+    with pytest.warns(UserWarning, match="aims.out: the run did not finish; its 2 whole steps are read"):
+        check(read_frames(path), [0, 1])
+
+
+def relaxation(n_steps, failed=()):
+    """Steps, each with its structure before the electrons."""
+    parts = [HEAD + "  Geometry relaxation: BFGS.\n"]
+    for k in range(n_steps):
+        parts += [
+            place(k).replace(
+                "Atomic structure (and velocities) as used in the preceding time step", "Updated atomic structure"
+            )
+        ] * bool(k)
+        parts += [loop(k, k not in failed), "  Geometry optimization: Attempting to predict improved coordinates.\n"]
+    return "".join(parts)
+
+
+def test_relaxation(tmp_path):
+    path = tmp_path / "aims.out"
+    path.write_text(relaxation(3) + "  Present geometry is converged.\n" + END)
+    check(read_frames(path), [0, 1, 2])
+    path.write_text(relaxation(3, [1]) + "  Present geometry is converged.\n" + END)
+    with pytest.warns(UserWarning, match="aims.out: 1 of 3 steps did not converge, and are left out"):
+        check(read_frames(path), [0, 2])
