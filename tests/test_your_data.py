@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ def test_init_writes_what_the_page_shows(folder, capsys):
     for title in ("data ", "species ", "distances ", "energy ", "forces ", "stress "):
         (line,) = [line for line in lines if line.startswith(title)]
         assert f"    {line}\n" in shown
-    assert tomllib.loads(Path("copper.toml").read_text()) == tomllib.loads(blocks("toml")[0])
+    assert Path("copper.toml").read_text(encoding="utf-8").split() == blocks("toml")[0].split()
 
 
 def test_from_data_to_molecular_dynamics(folder, capsys):

@@ -178,7 +178,7 @@ class Frames(DataSet):
         got = np.shape(frame.labels[name])
         if len(got) != len(needed) or any(n not in (g, -1) for g, n in zip(got, needed)):
             raise ValueError(
-                f"{self._place(i)}: label '{name}' has shape {got}, needed {needed}"
+                f"{self._place(i)}: label '{name}' has shape {got}, needed {needed or 'one number'}"
                 + ("; are the energy grids of all data the same?" if LABELS[name].on_grid else "")
             )
         if not np.isfinite(frame.labels[name]).all():

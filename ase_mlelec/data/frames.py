@@ -29,6 +29,7 @@ from ase_mlelec.data.keys import check_used
 from ase_mlelec.data.runs.cp2k import read_cp2k, without_companions
 from ase_mlelec.data.runs.find import once, other_data, part_of_run
 from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
+from ase_mlelec.data.runs.repeats import without_repeats
 from ase_mlelec.data.runs.spectra import Spectra
 from ase_mlelec.data.runs.steps import is_run, read_run
 from ase_mlelec.data.runs.vasp import is_vasp
@@ -159,7 +160,7 @@ def read_all(
         parts.append(
             check(read_runs(runs, spectra=spectra, others=parts), str(runs[0]) if len(runs) == 1 else f"{runs[0]} ...")
         )
-    frames = join(parts)
+    frames = join(without_repeats(parts, [*([path] for path in others), runs][: len(parts)]))
     if paths and not len(frames):
         raise ValueError(f"{here}: got no structures in it, or none that can be used; give a data set with some")
     check_used(here, keys or {}, found, {})

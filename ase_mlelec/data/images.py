@@ -28,6 +28,7 @@ from ase_mlelec.data.keys import (
     check_units,
     check_used,
     in_order,
+    in_other_units,
     in_unit,
     remedy,
     remedy_of_stress,
@@ -78,7 +79,7 @@ def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set |
         raise ValueError(
             f"{path}: no energies, forces or spectra in it under names that are read (such as "
             f"energy, forces, stress); it has {', '.join(seen) or 'structures alone'}; "
-            + (remedy(seen) or "write labels with a SinglePointCalculator")
+            + (remedy(seen) or in_other_units(seen) or "write labels with a SinglePointCalculator")
         )
     warn_of_unread(path, unread, notes)
     return frames

@@ -28,11 +28,20 @@ DISPLACEMENT_FIRST = "displacement, dipole"
 ORDERS = ("dipole, displacement", DISPLACEMENT_FIRST)
 
 # parts of keys and whole words in keys for quantities that are no labels here; LONGER_PARTS are tried before labels
-LONGER_PARTS = ("stresses", "energies")
+LONGER_PARTS = ("stresses", "energies", "polarization", "polarisation")
 FOREIGN_PARTS = ("hessian", "gradient", "enthalpy", "magmom", "eigenvalue", "charges", "hirshfeld", "bandgap")
 FOREIGN_WORDS = ("homo", "lumo", "gap", "grad")
 # whole words in keys of numbers in units other than ASE's, or per atom, which cannot be read directly
-OTHER_UNITS = set("kbar gpa mpa ha hartree ry rydberg kcal kj mol bohr au mev debye per peratom".split())
+OTHER_UNITS = set(
+    "kbar kb gpa mpa pa ha mha eh hartree ry mry rydberg kcal kcalmol kj kjmol mol bohr au mev mevatom evatom debye per "
+    "peratom".split()
+)
+# those of these words that a setting of the unit reads
+READ_UNITS = {
+    "stress": {"kbar": "kbar", "kb": "kbar", "gpa": "GPa"},
+    DIPOLE: {"debye": "debye", "bohr": "e bohr", "au": "e bohr"},
+    "polarizability": {"bohr": "bohr^3", "au": "bohr^3"},
+}
 # whole words in keys of inputs on which labels depend
 INPUTS = set("charge spin multiplicity efield field fparam aparam electronic_temperature smearing".split())
 # words in keys of energies that are not the energy whose gradient the forces are
@@ -100,6 +109,13 @@ def in_order(label: str, value: Any, keys: Mapping[str, str]) -> Any:
 
 def meant(key: str, value: Any) -> tuple:
     """(whether a key looks like a label, name of that label or None), from the key and the form of its value."""
+    looks, label = _label_of(key, value)
+    unread = label and ("weight" in key.lower() or "sigma" in key.lower() or _other_units(key, label))
+    return looks, None if unread else label
+
+
+def _label_of(key, value):
+    """As ``meant``, also for a label in a unit that is not read directly."""
     lower, words = key.lower(), words_of(key)
     if words & UNITS:
         return False, None
@@ -109,9 +125,16 @@ def meant(key: str, value: Any) -> tuple:
     rows = [*reversed(LABELS.values())]
     found = [label for part, label in _parts(rows) if part in lower][:1]
     found = found or [row.name for row in rows if words & {*row.words}][:1] or [None] * bool(words & {*FOREIGN_WORDS})
-    if not found or np.asarray(value).dtype.kind not in "fiuS":
+    if not found or np.asarray(value).dtype.kind not in "fiuS" or (found[0] == "energy" and np.size(value) > 1):
         return bool(found), None
-    return True, None if "weight" in lower or "sigma" in lower or words_of(key) & OTHER_UNITS else found[0]
+    return True, found[0]
+
+
+def _other_units(key, label):
+    """Words in a key that tell of other units; eV_per_A and the like is our own."""
+    others = re.sub("per_?a(ng|ngstrom)?(?![a-z])", "", key, flags=re.IGNORECASE)
+    words = words_of(others) | {*re.split("[^a-z]+", others.lower())}
+    return words & (OTHER_UNITS | ({"atom"} if label == "energy" else set()))
 
 
 def _parts(rows):
@@ -145,10 +168,30 @@ def remedy(contents: Mapping[str, Any]) -> str:
         label = meant(key, value)[1]
         if label:
             found.setdefault(label, key)
-    found = {label: found[label] for label in LABELS if label in found}
-    table = ", ".join(f'{label} = "{key}"' for label, key in found.items())
-    options = " ".join(f"--key {label}={key}" for label, key in found.items())
-    return table and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}"
+    for key, value in contents.items():
+        label = _label_of(key, value)[1]
+        units = {READ_UNITS.get(label, {}).get(word) for word in (_other_units(key, label) if label else ())}
+        if label not in found and len(units) == 1 and (unit := units.pop()):
+            found |= {label: key, label + UNIT: unit}
+    names = (*LABELS, *(label + UNIT for label in LABELS))
+    found = {name: found[name] for name in names if name in found}
+    table = ", ".join(f'{name} = "{key}"' for name, key in found.items())
+    options = " ".join(f"--key {name}={key!r}" if " " in key else f"--key {name}={key}" for name, key in found.items())
+    signs = " (with - before the unit where it is positive under pressure)" * (STRESS_UNIT in found)
+    return (
+        table
+        and f"to read them set {table} in [data.keys] of the configuration, or give mlelec convert {options}{signs}"
+    )
+
+
+def in_other_units(contents: Mapping[str, Any]) -> str:
+    """What to do with entries of ``contents`` (dict by key) whose names tell units that are not read; "" for none."""
+    found = {key: _label_of(key, value)[1] for key, value in contents.items()}
+    found = {key: label for key, label in found.items() if label and _other_units(key, label)}
+    return "; ".join(
+        f"{key} is in another unit or per atom, by its name: convert it to {LABELS[label].unit}, and call it {label}"
+        for key, label in found.items()
+    )
 
 
 def remedy_of_stress(virial: np.ndarray, given: np.ndarray, keys: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from small_espresso import run, stored
+from small_vasp import example, outcar, vasprun
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_all, read_frames
@@ -141,3 +142,29 @@ def test_parts_of_runs(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=rf": {message}.* give the folder of the run"):
         read_frames(tmp_path / name)
+
+
+def test_folder_and_the_output_in_it_are_read_once(tmp_path):
+    """The folder has the XML, and its neighbor the text of the same run."""
+    for name in "r0", "r1":
+        (tmp_path / name / "x.save").mkdir(parents=True)
+        write("scf", tmp_path / name / "x.save", 1)
+        write("scf", tmp_path / name)
+    folder = tmp_path / "r0"
+    for paths in ([folder, folder / "pw.out"], [folder / "pw.out", folder / "x.save"]):
+        with pytest.warns(
+            UserWarning, match=f"{paths[1]}: 1 of 1 structures are those of {paths[0]}, and are read once"
+        ):
+            assert len(read_all(paths)) == 1
+    assert len(read_all([folder, tmp_path / "r1"])) == 2  # another calculation, of the same structure
+    (folder / "pw.out").write_text(write("fermi_dirac", folder).read_text())
+    assert len(read_all([folder, folder / "pw.out"])) == 2
+
+
+def test_two_files_of_a_run_of_vasp_are_read_once(tmp_path):
+    data = example(n_steps=3)
+    (tmp_path / "vasprun.xml").write_text(vasprun(data))
+    (tmp_path / "OUTCAR").write_text(outcar(data))
+    with pytest.warns(UserWarning, match="OUTCAR: 3 of 3 structures are those of .*vasprun.xml, and are read once"):
+        frames = read_all([tmp_path / "OUTCAR", tmp_path / "vasprun.xml"])
+    assert len(frames) == 3

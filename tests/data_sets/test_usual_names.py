@@ -55,6 +55,68 @@ def test_results_of_models_are_no_labels():
     assert not frame.labels
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "energy_meV",
+        "energy_kJmol",
+        "energy_kcalmol",
+        "energy_eVatom",
+        "energy/atom",
+        "energy_pa",
+        "TotalEnergyHa",
+        "E_Eh",
+    ],
+)
+def test_units_in_names(name, tmp_path):
+    """The energy alone, so that its name would be good enough without the unit."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.info[name] = -1.0
+    write(tmp_path / "a.extxyz", atoms)
+    with pytest.raises(ValueError, match=f"{name} is in another unit or per atom, by its name: convert it to eV"):
+        read_frames(tmp_path / "a.extxyz")
+
+
+@pytest.mark.parametrize("name, unit", [("stress_kbar", "kbar"), ("stress_kBar", "kbar"), ("stress_GPa", "GPa")])
+def test_units_of_stress_in_names(name, unit):
+    """They are read with the settings that the message names; the sign is open."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.info = {"energy": -1.0, name: [1.0, 2.0, 3.0, 0.0, 0.0, 0.0]}
+    with pytest.warns(UserWarning, match=f"not read; .* --key stress={name} --key stress_unit={unit} .with - before"):
+        assert "virial" not in from_images([atoms])[0].labels
+    (frame,) = from_images([atoms], keys={"stress": name, "stress_unit": unit})
+    factor = {"kbar": units.GPA / 10, "GPa": units.GPA}[unit]
+    np.testing.assert_allclose(frame.labels["virial"], -factor * atoms.get_volume() * np.diag([1.0, 2.0, 3.0]))
+
+
+def test_units_that_are_ours_in_names():
+    atoms = bulk("Cu", cubic=True)
+    atoms.arrays["forces_eV_per_A"] = np.full((4, 3), 0.5)
+    with pytest.warns(UserWarning, match="read as forces: forces_eV_per_A"):
+        assert "forces" in from_images([atoms])[0].labels
+
+
+@pytest.mark.parametrize("name", ["polarization", "total_polarisation"])
+def test_polarization_is_no_polarizability(name):
+    atoms = bulk("Cu", cubic=True)
+    atoms.info = {"energy": -1.0, name: [0.1, 0.2, 0.3]}
+    with pytest.warns(UserWarning, match=f"{name} may be labels but are not read$"):
+        from_images([atoms])
+
+
+def test_column_is_no_energy():
+    atoms = copper(energy=-1.0)
+    atoms.arrays["dE_dR"] = np.ones((4, 3))
+    del atoms.arrays["REF_forces"]
+    with pytest.warns(UserWarning, match="dE_dR may be labels but are not read$"):
+        from_images([atoms])
+
+
+def test_energy_of_two_numbers():
+    with pytest.raises(ValueError, match=r"label 'energy' has shape \(2,\), needed one number$"):
+        from_images([copper(energy=[-1.0, -1.0])])
+
+
 @pytest.mark.parametrize("info", [{"unit": "kcal/mol"}, {"energy_units": "Hartree"}, {"length_unit": "Bohr"}])
 def test_units_that_a_file_names(info):
     (key, value), atoms = *info.items(), copper(energy=-1.0, **info)
