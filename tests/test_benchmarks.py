@@ -14,6 +14,7 @@ WITHOUT = {  # tables without a shipped model, and what they were measured with
     "DEEP_POT_SPEED": "random weights",
     "DIPOLE_SPEED": "random weights",
     "LOCAL_FRAMES": "models trained by the script, with their hashes",
+    "LONGITUDINAL": "models trained by the script, with their hashes",
     "LONG_RANGE": "models trained by the script, with their hashes",
     "ENERGY_REFERENCE": "fits by the script",
     "GAP": "labels of DFT",

@@ -23,10 +23,12 @@ PICTURES = {
     "silicon_amorphous": "15_amorphous_silicon.py --cells 4 --steps 6000",
     "magnesium_oxide": "17_magnesium_oxide.py",
     "magnesium_oxide_gap": "17_magnesium_oxide.py",
+    "magnesium_oxide_waves": "18_longitudinal_modes.py",
     "aluminium_density": "03_aluminium_ml_dft.py",
     "aluminium_electrons": "05_aluminium_electrons.py",
     "ice_born_charges": "08_born_charges.py",
     "ice_infrared": f"07_ice_infrared.py {ICE}",
+    "ice_in_a_field": "19_ice_in_a_field.py",
     "ice_protons": f"09_ice_structure.py {ICE}",  # of the same runs
     "water_infrared": "14_water_infrared.py --time 10",  # with --experiment FILE beside the measured one
     "water_raman": "16_water_raman.py output/16_response/water.safetensors",  # a model of benchmarks/water_response.py
