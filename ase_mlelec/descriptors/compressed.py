@@ -1,5 +1,6 @@
 """Embedding nets as Chebyshev series, for evaluation."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,16 +44,23 @@ class CompressedEmbedding(Series):
         return super().moments(padded, blocks, species)
 
 
+@functools.cache
+def _nodes_and_transform(n):
+    """Chebyshev nodes [n], and the matrix [n, n] that makes coefficients from values there."""
+    nodes = np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    transform = np.cos(np.outer(np.arange(n), np.arccos(nodes))) * (2 / n)
+    transform[0] /= 2
+    return nodes, transform
+
+
 def _interpolate(net, low, high, tolerance):
     """Chebyshev coefficients [K, M] of a net, to ``tolerance`` relative to its largest value."""
     n = 256
-    nodes = np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    nodes, transform = _nodes_and_transform(n)
     parameter = next(net.parameters())
     with torch.no_grad():
         x = torch.as_tensor((nodes + 1) / 2 * (high - low) + low, dtype=parameter.dtype, device=parameter.device)
         values = net(x[:, None]).double().cpu().numpy()
-    transform = np.cos(np.outer(np.arange(n), np.arccos(nodes))) * (2 / n)
-    transform[0] /= 2
     coefficients = transform @ values
     error = np.abs(coefficients)[::-1].max(axis=1).cumsum()[::-1]  # bound of the tail from k on
     largest = np.abs(values).max()

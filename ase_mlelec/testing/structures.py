@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, InputError
+from ase.calculators.calculator import Calculator
 from ase.symbols import string2symbols
 from numpy.typing import ArrayLike, NDArray
 
@@ -66,25 +66,26 @@ def random_atoms(
     names = string2symbols(symbols)
     box = cell if cell is not None else [1.3 * shortest * len(names) ** (1 / 3)] * 3
     atoms = Atoms(cell=box, pbc=pbc if cell is not None else False)
+    matrix, positions = atoms.cell.array, np.empty((0, 3))
+    images = _images(matrix, atoms.pbc, shortest)
+    free = all(np.linalg.norm(images[images.any(axis=1)], axis=1) >= shortest)  # of its own images
     for _ in range(10_000):
-        trial = atoms + Atoms(names[len(atoms)], positions=generator.random((1, 3)) @ atoms.cell.array)
-        if _shortest_distance(trial, shortest) >= shortest:
-            atoms = trial
-        if len(atoms) == len(names):
+        if len(positions) == len(names):
             break
+        place = generator.random((1, 3)) @ matrix
+        apart = np.linalg.norm(positions[:, None] - place + images, axis=2)
+        if free and (apart >= shortest).all():
+            positions = np.concatenate([positions, place])
     else:
         raise ValueError(f"{symbols} with {shortest} Å between atoms does not fit into {box}; enlarge the cell")
-    if cell is None:
-        atoms.cell = None
-    return atoms
+    return Atoms(names, positions, cell=matrix if cell is not None else None, pbc=atoms.pbc)
 
 
-def _shortest_distance(atoms, at_most):
-    try:
-        edges = Edges.build(System.from_atoms(atoms), at_most)
-    except InputError:  # on top of each other
-        return 0.0
-    return min(edges.vec.norm(dim=1).tolist(), default=at_most)
+def _images(matrix, pbc, reach):
+    """Lattice vectors [S, 3] of all images of one cell that points of another come closer to than ``reach``."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    counts = np.where(pbc, np.ceil(reach / heights) + 1, 0).astype(int)
+    return np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in counts)), axis=-1).reshape(-1, 3) @ matrix
 
 
 def random_rotation(seed: int = 0) -> NDArray:

@@ -1,5 +1,6 @@
 """Base class of the sections of a configuration, and the types of settings with their ranges."""
 
+import functools
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +21,7 @@ class Section(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise ValueError(one_line(error, settings, type(self).model_json_schema())) from None
+            raise ValueError(one_line(error, settings, _schema(type(self)))) from None
 
     # sections of a TOML file are made without __init__, so that whole files have one message; pydantic reads this
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -29,6 +30,11 @@ class Section(BaseModel):
         if name in type(self).model_fields:
             raise ValueError(f"{name}: settings are frozen; give it when the {type(self).__name__} is made")
         super().__setattr__(name, value)
+
+
+@functools.cache
+def _schema(section):
+    return section.model_json_schema()
 
 
 def _check_text(text: str) -> str:
