@@ -1,5 +1,6 @@
 """Lies in tests/ so that helper modules beside it (small_models) can be imported everywhere."""
 
+import gc
 import signal
 
 import torch
@@ -20,6 +21,12 @@ def pytest_addoption(parser):
         metavar="N",
         help="damaged inputs of every kind in tests/fuzz; many print a table at the end",
     )
+
+
+def pytest_collection_finish():
+    """What the collected tests hold stays to the end: later passes over all objects leave it out."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_make_parametrize_id(val, argname):

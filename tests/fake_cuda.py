@@ -82,6 +82,17 @@ def zeros_like(tensor):
     return OnCuda(torch.zeros(tensor.shape, dtype=tensor.dtype))
 
 
+def described(each):
+    """Arguments with what is known of a tensor without its numbers in place of it."""
+    if isinstance(each, (list, tuple)):
+        return tuple(map(described, each))
+    if isinstance(each, dict):
+        return tuple((name, described(value)) for name, value in each.items())
+    if isinstance(each, torch.Tensor):
+        return isinstance(each, OnCuda) or each.device, each.shape, each.stride(), each.dtype
+    return type(each), each
+
+
 def tree_leaves_of(tree):
     found = []
     tree_map_only(OnCuda, found.append, tree)
@@ -92,6 +103,7 @@ class Gpu(TorchFunctionMode):
     """Context in which ``device="cuda"`` gives OnCuda; ``waits`` are the places where the host would wait for the GPU."""
 
     present: "Gpu"
+    known = {}  # what operations do, by their arguments without numbers
 
     def __init__(self):
         super().__init__()
@@ -99,8 +111,14 @@ class Gpu(TorchFunctionMode):
         Gpu.present = self
 
     def check(self, function, args, kwargs):
-        """Run an operation on fake CUDA tensors, which raises where devices mix."""
+        """Run an operation on fake CUDA tensors, once for each kind; it raises where devices mix."""
+        kind = (function, described(args), described(kwargs))
+        if kind not in self.known:
+            self.known[kind] = self._needs_numbers(function, args, kwargs)
+        if self.known[kind]:
+            self.wait(function.overloadpacket.__name__)
 
+    def _needs_numbers(self, function, args, kwargs):
         def fake(each):
             device = CUDA if isinstance(each, OnCuda) else each.device
             return torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device=device)
@@ -109,11 +127,12 @@ class Gpu(TorchFunctionMode):
             try:
                 function(*tree_map_only(torch.Tensor, fake, args), **tree_map_only(torch.Tensor, fake, kwargs))
             except NEEDS_NUMBERS:
-                self.wait(function.overloadpacket.__name__)
+                return True
             except RuntimeError as error:
                 if "not linked with support" not in str(error):  # masks as indices
                     raise
-                self.wait(function.overloadpacket.__name__)
+                return True
+        return False
 
     def wait(self, what):
         frame = sys._getframe(1)

@@ -1,5 +1,8 @@
 """A small labeled data set, made in a moment: copper by ASE's EMT, with spectra that follow the atomic energies."""
 
+import copy
+import functools
+
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
@@ -53,24 +56,33 @@ def gaussian(x):
     return np.exp(-((x / WIDTH) ** 2)) / (WIDTH * np.pi**0.5)
 
 
+GROUPS = ("train", "train", "train", "validation", "test")
+
+
+@functools.cache
+def copper_frames(n, seed):
+    return [Frame(Atoms(atoms), labels_of(atoms), f"cu-{i}", GROUPS[i % 5]) for i, atoms in enumerate(copper(n, seed))]
+
+
 def make_frames(n=12, seed=0):
     """Data set of n structures in the groups train, validation and test (every fourth and fifth is held out)."""
-    groups = ("train", "train", "train", "validation", "test")
-    return Frames(
-        [Frame(Atoms(atoms), labels_of(atoms), f"cu-{i}", groups[i % 5]) for i, atoms in enumerate(copper(n, seed))],
-        ENERGIES,
-        dict(ATTRIBUTES),
-    )
+    made = copper_frames(-(-n // 20) * 20, seed)[:n]  # the first n of any larger number
+    return Frames(copy.deepcopy(made), ENERGIES, dict(ATTRIBUTES))
 
 
 def make_wannier_frames(n=10, seed=0):
     """Data set of n cells Si2O4 whose oxygens have a vector and a symmetric tensor, sums over their Si neighbors."""
-    groups = ("train", "train", "train", "validation", "test")
-    atoms = [random_atoms("Si2O4", cell=[5.0, 5.2, 5.4], seed=seed + i) for i in range(n)]
-    return Frames(
-        [Frame(each, wannier_labels(each), f"sio-{i}", groups[i % 5]) for i, each in enumerate(atoms)],
-        attributes={"valence_charges": {"Si": 4, "O": 6}},
-    )
+    frames = []
+    for i in range(n):
+        atoms, labels = copy.deepcopy(labeled_silica(seed + i))
+        frames.append(Frame(atoms, labels, f"sio-{i}", GROUPS[i % 5]))
+    return Frames(frames, attributes={"valence_charges": {"Si": 4, "O": 6}})
+
+
+@functools.cache
+def labeled_silica(seed):
+    atoms = random_atoms("Si2O4", cell=[5.0, 5.2, 5.4], seed=seed)
+    return atoms, wannier_labels(atoms)
 
 
 def wannier_labels(atoms):

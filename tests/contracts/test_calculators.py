@@ -114,8 +114,6 @@ class TestDeepDOSSlab(Slab, DeepDOS):
 class HotDOS(DeepDOS):
     """Electrons at another temperature than that of the energies."""
 
-    n_steps = 4
-
     def make_calculator(self, model, **options):
         return DeepDOSCalculator(model, electronic_temperature=8000.0, **options)
 

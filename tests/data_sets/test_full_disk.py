@@ -17,13 +17,18 @@ resource = pytest.importorskip("resource", reason="limits of files are of Unix")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
+@pytest.fixture(autouse=True)
+def closed_files():
+    """Files that other tests left open would be written by the children, with their limits."""
+    gc.collect()
+
+
 def in_child(limit, write):
     """(number of the error, its text) of ``write()`` in a child whose files may have ``limit`` bytes; None without one."""
     reader, writer = os.pipe()
-    gc.collect()
     child = os.fork()
     if not child:
-        gc.disable()  # files that other tests left open would be written, with the limit of this one
+        gc.disable()
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:

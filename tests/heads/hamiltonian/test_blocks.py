@@ -34,8 +34,11 @@ def blocks_of(model, atoms):
     return model(system, Edges.build(system, model.cutoff))["hamiltonian"]
 
 
+same_model = functools.cache(random_wannier_model)
+
+
 def levels(kind, atoms, kpts=K):
-    return WannierTBCalculator(random_wannier_model(kind)).get_hamiltonian(atoms).eigenvalues(kpts)
+    return WannierTBCalculator(same_model(kind)).get_hamiltonian(atoms).eigenvalues(kpts)
 
 
 def turned_structures(atoms):
@@ -74,15 +77,15 @@ def test_other_cells_of_the_same_crystal(kind):
     """Other first vectors choose other frames of the same symmetry; supercells fold the bands."""
     atoms = MAKE[kind]()
     gamma = np.zeros((1, 3))
+    wanted = levels(kind, atoms, [[0, 0, 0], [0, 0.5, 0]])
     for row, matrix in (
         ("sheared", [[1, 1, 0], [0, 1, 0], [0, 0, 1]]),
         ("left-handed", [[0, 1, 0], [1, 0, 0], [0, 0, 1]]),
     ):
         other = atoms.copy()
         other.set_cell(np.array(matrix) @ atoms.cell.array)
-        np.testing.assert_allclose(levels(kind, other, gamma), levels(kind, atoms, gamma), atol=1e-11, err_msg=row)
-    folded = np.sort(levels(kind, atoms, [[0, 0, 0], [0, 0.5, 0]]).ravel())
-    np.testing.assert_allclose(levels(kind, atoms * (1, 2, 1), gamma)[0], folded, atol=1e-11)
+        np.testing.assert_allclose(levels(kind, other, gamma), wanted[:1], atol=1e-11, err_msg=row)
+    np.testing.assert_allclose(levels(kind, atoms * (1, 2, 1), gamma)[0], np.sort(wanted.ravel()), atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", MAKE)
