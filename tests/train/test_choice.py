@@ -204,8 +204,9 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
 
 def by_label(frames, part):
     """Weighted rows and targets of the structures of a part, for the model of all ``frames``."""
-    batch = next(iter(Batches.for_model(ace_model(frames), part, LOSS.labels).all_batches(len(part))))
-    found = weighted_rows(ace_model(frames), batch, LOSS)
+    model = ace_model(frames)
+    batch = next(iter(Batches.for_model(model, part, LOSS.labels).all_batches(len(part))))
+    found = weighted_rows(model, batch, LOSS)
     return {name: [each.double().numpy() for each in pair] for name, pair in found.items()}
 
 

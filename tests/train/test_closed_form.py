@@ -220,6 +220,7 @@ def test_spectra_without_a_setting(sections, tmp_path, capfd):
     np.testing.assert_allclose(calculator.get_ados(turned), calculator.get_ados(atoms), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_vectors_and_tensors_without_a_setting(tmp_path):
     frames = make_wannier_frames(40)
     write_hdf5(tmp_path / "d.h5", frames)
