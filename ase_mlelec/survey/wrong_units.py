@@ -78,7 +78,8 @@ def suspicions(
     for name in ("energy", "forces"):
         values = [frame.labels[name] for frame in frames if name in frame.labels]
         if len(values) > 1 and not any(np.any(value) for value in values):
-            found.append(Suspicion(f"all {len(values)} labels '{name}' are zero", name))
+            remedy = "; if none were calculated, set forces = [0, 0] in [energy]" * (name == "forces")
+            found.append(Suspicion(f"all {len(values)} labels '{name}' are zero{remedy}", name))
     return found
 
 

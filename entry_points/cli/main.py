@@ -46,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = next((argument for argument in argv if not argument.startswith("-")), None)
     form, warnings.formatwarning = warnings.formatwarning, one_line
     try:
-        arguments = build_parser(chosen).parse_args(argv)
+        arguments, others = build_parser(chosen).parse_known_args(argv)
+        if others:
+            arguments.parser.error(
+                f"got {' '.join(others)} beyond its arguments; leave it out, or see {arguments.parser.prog} --help"
+            )
         check_files(arguments)
         with ending_well(), processes.together():
             if processes.rank():
@@ -130,7 +134,7 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
             epilog = f"Example: {command.EXAMPLE}"
             subparser = subparsers.add_parser(name, help=summary, description=command.HELP, epilog=epilog)
             command.add_arguments(subparser)
-            subparser.set_defaults(run=command.run)
+            subparser.set_defaults(run=command.run, parser=subparser)
         else:
             subparsers.add_parser(name, help=summary)
     return parser

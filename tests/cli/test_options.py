@@ -44,6 +44,14 @@ def test_help_is_a_screen(name, capsys, monkeypatch):
     assert len(examples) == (name is not None)
 
 
+def test_what_is_beyond_the_arguments(capsys):
+    """The usage is that of the command, which may have another order than the user thinks."""
+    with pytest.raises(SystemExit):
+        main(["bands", "graphene", "a.xyz"])
+    text = capsys.readouterr().err
+    assert "usage: mlelec bands" in text and "got a.xyz beyond its arguments; leave it out, or see mlelec bands" in text
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_are_right(name):
     example = import_module(f"ase_mlelec_entry_points.cli.{name}").EXAMPLE

@@ -127,7 +127,9 @@ def test_nothing_is_said_about_few_or_unlike_structures():
 
 def test_labels_of_zeros():
     frames = mapped(clean(4), forces=lambda f: 0 * f)
-    assert [each.text for each in looked_at(frames)] == ["all 4 labels 'forces' are zero"]
+    assert [each.text for each in looked_at(frames)] == [
+        "all 4 labels 'forces' are zero; if none were calculated, set forces = [0, 0] in [energy]"
+    ]
 
 
 def test_weighted_median():
