@@ -135,7 +135,9 @@ def _why_no_bars(model, name, train, factor, like):
         return f"they need {' or '.join(labels)} in the training data, which have {known}; add some"
     n = 0 if factor is not None or like is not None else n_weights(model.heads[name])
     return (
-        f"its last layer has {n} weights, need at most {MOST_WEIGHTS}; take narrower layers" if n > MOST_WEIGHTS else ""
+        f"its last layer has {n} weights, need at most {MOST_WEIGHTS}; take narrower layers or fewer features"
+        if n > MOST_WEIGHTS
+        else ""
     )
 
 
