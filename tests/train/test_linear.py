@@ -131,7 +131,7 @@ def _flat(model, batch):
 
 def test_in_one_command(tmp_path):
     """From data to a calculator; fine-tuning goes on from the weights."""
-    frames = make_frames(25)
+    frames = make_frames(15)
     write_hdf5(tmp_path / "cu.h5", frames)
     table = {
         "data": {"files": ["cu.h5"]},
