@@ -1,6 +1,6 @@
 """How much energy does ice take up from a pulse of light, and is it what the infrared spectrum says?
 
-    python 19_ice_in_a_field.py                 # 16 molecules, quarter of an hour on one core
+    python 19_ice_in_a_field.py                 # 16 molecules, a quarter of an hour on one core
     python 19_ice_in_a_field.py --field 0.3     # V/Å; a stronger one, beyond linear response
 
 Electric fields that oscillate with different wavenumbers act on ice at 20 GPa and 300 K for a tenth of a picosecond:
