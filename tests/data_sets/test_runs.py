@@ -168,3 +168,18 @@ def test_two_files_of_a_run_of_vasp_are_read_once(tmp_path):
     with pytest.warns(UserWarning, match="OUTCAR: 3 of 3 structures are those of .*vasprun.xml, and are read once"):
         frames = read_all([tmp_path / "OUTCAR", tmp_path / "vasprun.xml"])
     assert len(frames) == 3
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_zeros_for_fixed_atoms_are_no_forces(named, tmp_path):
+    """The text output has the forces on atoms with if_pos = 0; the XML of QE 6.7 has zeros there, and may name no atom."""
+    text, free = STORED["scf"][1], "<free_positions>{} 1 1 1 1 1</free_positions></input>"
+    row = re.search(r"<forces rank[^>]*>\s*(\S+)\s", text)
+    path = tmp_path / "data-file-schema.xml"
+    path.write_text(text.replace("</input>", free.format(1)))
+    assert "forces" in read_frames(path)[0].labels
+    text = text[: row.start(1)] + "0.000000000000000e0" + text[row.end(1) :]
+    path.write_text(text.replace("</input>", free.format(0)) if named else text)
+    with pytest.warns(UserWarning, match="data-file-schema.xml: the forces are not read: pw.x stores zeros for atoms"):
+        (frame,) = read_frames(path)
+    assert frame.labels.keys() == {"energy", "virial"}

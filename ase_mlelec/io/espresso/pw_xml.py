@@ -22,6 +22,7 @@ from ase_mlelec.io.espresso.common import (
 
 MOVING = ("relax", "vc-relax", "md", "vc-md")
 TRUE = ("true", "1")
+NET_FORCE = 1e-3  # eV/Å, above rounding
 # names in XML, which depend on version and input, -> in the text
 SMEARING = dict.fromkeys(("fd", "f-d", "fermi-dirac"), "Fermi-Dirac") | dict.fromkeys(("gaussian", "gauss"), "Gaussian")
 SMEARING |= dict.fromkeys(("mp", "m-p", "methfessel-paxton"), "Methfessel-Paxton")
@@ -214,6 +215,12 @@ def _forces_and_stress(path, root, step, n_atoms, calculation):
     forces = _array(path, root, step if step.find("forces") is not None else out, "forces", n_atoms)
     if forces is not None:
         forces = None if not asked and not forces.any() else forces * units.HARTREE_PER_BOHR
+    if forces is not None and _lacks_fixed(path, root, forces):
+        warnings.warn(
+            f"{path}: the forces are not read: pw.x stores zeros for atoms that were kept fixed; the text output has them",
+            stacklevel=4,
+        )
+        forces = None
     stress = _array(path, root, out, "stress", 3)
     dynamics = root.findtext("input/cell_control/cell_dynamics", "bfgs").strip()
     if (
@@ -231,6 +238,21 @@ def _forces_and_stress(path, root, step, n_atoms, calculation):
     if stress is not None:
         stress = None if not stress.any() else -stress * units.HARTREE_PER_BOHR3
     return forces, stress
+
+
+def _lacks_fixed(path, root, forces):
+    """Whether coordinates were kept fixed, whose forces [N, 3] in eV/Å are then zero in the file, whatever they were.
+
+    Files of a single calculation do not name these, but pw.x makes the sum of its forces zero beforehand.
+    """
+    zero = forces == 0
+    if (zero.any(axis=0) & (abs(forces.sum(axis=0)) > NET_FORCE)).any():
+        return True
+    found = root.find("input/free_positions")
+    if found is None or not (found.text or "").strip() or not forces.any():
+        return False
+    fixed = floats(path, "<free_positions>", found.text, forces.size).reshape(forces.shape) == 0
+    return bool(fixed.any() and zero[fixed].all())
 
 
 def _array(path, root, parent, tag, rows):
