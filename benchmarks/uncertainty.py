@@ -30,7 +30,7 @@ from ase_mlelec.uncertainty import coverage
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"
-TESTS = {"si": ["silicon.h5"], "ice": ["ice.h5"], "mgo": ["mgo.h5"], "mos2": ["mos2_converged_forces.h5"]}
+TESTS = {"si": ["silicon.h5"], "ice": ["ice.h5"], "mgo": ["mgo.h5"]}
 HAMILTONIANS = ("graphene", "mos2")
 HOT = {t: f"silicon_{t}K.h5" for t in (5000, 10000, 20000, 25000)}  # K: tests of `si_hot`
 HEAD = [
@@ -269,6 +269,11 @@ def calibrated(name):
 
 def section(name):
     """Lines of the tests of one model."""
+    if name == "si_hot":
+        return hot_section()
+    if name in HAMILTONIANS:
+        title = f'## `{name}` ({hash_of(name)}), Hamiltonians (eV), group "test"'
+        return [title, "", calibrated(name), "", *table(HEAD, of_hamiltonians(name))]
     more = {"si": of_fermi_level, "mgo": of_band_gap}
     rows = of_tests(name) + (more[name]() if name in more else [])
     after = ["", OF_GAPS] if name == "mgo" else []
@@ -282,10 +287,12 @@ def hot_section():
 
 
 def with_section(text, name):
-    """The report with the section of one model written again."""
-    title = rf'^## `{name}` \([0-9a-f]+\)( \(former\))?, group "test"'
-    former = re.compile(title + r".*?(?=\n\n?## |\Z)", re.MULTILINE | re.DOTALL)
-    return former.sub(lambda _: "\n".join(hot_section() if name == "si_hot" else section(name)), text, count=1)
+    """The report with the section of one model written again, but for paragraphs behind its table of Hamiltonians."""
+    end = r"\|\n(?!\|)" if name in HAMILTONIANS else r"\n(?=\n?## |\Z)"
+    former = re.compile(rf"^## `{name}` \([0-9a-f]+\).*?{end}", re.MULTILINE | re.DOTALL)
+    if not former.search(text):
+        raise SystemExit(f"UNCERTAINTY.md has no section of {name} to write again; run the command without --only")
+    return former.sub(lambda _: "\n".join([*section(name), ""]), text, count=1)
 
 
 def public(arguments):
@@ -299,7 +306,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--public", nargs="+", metavar="FILE", help="files of the public silicon set")
     parser.add_argument(
-        "--only", metavar="MODEL", choices=[*TESTS, "si_hot"], help="write the section of one model again"
+        "--only",
+        metavar="MODEL",
+        choices=[*TESTS, *HAMILTONIANS, "si_hot"],
+        help="write the section of one model again",
     )
     parser.add_argument("--costs", action="store_true", help="write the section on costs again")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th of their structures")
@@ -329,8 +339,7 @@ def main():
         lines += ["", *section(name)]
     lines += ["", *hot_section()]
     for name in HAMILTONIANS:
-        lines += ["", f'## `{name}` ({hash_of(name)}), Hamiltonians (eV), group "test"', "", calibrated(name), ""]
-        lines += table(HEAD, of_hamiltonians(name))
+        lines += ["", *section(name)]
     lines += ["", LEFT_OUT, "", SEEN]
     if load_model("al").posteriors:
         lines += ["", f"## `al` ({hash_of('al')})", "", calibrated("al")]

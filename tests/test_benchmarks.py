@@ -1,5 +1,6 @@
 """Tables in ``benchmarks`` name the shipped models that they were measured with, and these are still shipped."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -76,3 +77,21 @@ def test_hash_follows_weights_and_nothing_else(hashes, known):
     assert hashes.weights_hash(model) == known["si"][0]
     model.heads["energy"].nets.last[0].bias.data += 1e-9
     assert hashes.weights_hash(model) != known["si"][0]
+
+
+@pytest.mark.parametrize("name", ["si", "ice", "mgo", "si_hot", "graphene", "mos2"])
+def test_one_section_of_the_bars_is_written_again(monkeypatch, name):
+    """Those of Hamiltonians, too, and nothing else changes; a section that is not there is no success."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import uncertainty
+
+    text = (BENCHMARKS / "UNCERTAINTY.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(uncertainty, "section", lambda each: [f"## `{each}` (0123)", "", "| new |"])
+    found = uncertainty.with_section(text, name)
+    before, after = (re.split(r"^## ", part, flags=re.MULTILINE) for part in (text, found))
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 1 and changed[0].startswith(f"`{name}` (0123)\n\n| new |\n")
+    assert "| energy |" not in changed[0] and "| elements |" not in changed[0]
+    assert ("some twenty times" in changed[0]) == (name == "mos2")  # the paragraphs behind its table
+    with pytest.raises(SystemExit, match=f"no section of {name}"):
+        uncertainty.with_section("# Error bars\n", name)

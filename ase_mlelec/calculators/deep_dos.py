@@ -20,15 +20,14 @@ from ase_mlelec.calculators.parameters import check_temperature
 from ase_mlelec.calculators.spectra import dos_by_atom
 from ase_mlelec.calculators.spectral_functional import NO_COUNTS, Spectra
 from ase_mlelec.descriptors.base import Environment
+from ase_mlelec.electrons import Electrons
 from ase_mlelec.model import Model
 from ase_mlelec.physics import dos, fermi
-from ase_mlelec.physics.gap import TOLERANCE, gap_of_dos, hidden_gap
+from ase_mlelec.physics.gap import hidden_gap
 from ase_mlelec.system import System
 from ase_mlelec.uncertainty import contributions, joined, seed_of
 from ase_mlelec.uncertainty.dos_bars import SMOOTH, DosBars
 
-MISSED = 2.0  # an insulator's projections may miss this many times the average share
-OF_INSULATORS = 0.15  # of the electrons of structures that should have a gap, see _tolerance
 SILICON_OFFSETS = (0, -5, -8)  # eV from the Fermi level (Zeng et al. 2022), for models whose metadata have none
 
 
@@ -125,13 +124,20 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         if name == "order_parameter":
             found: Any = self._bars().order_parameter(self._offsets(), self.reference_temperature or 0.0)
         elif name in ("gap", "vbm", "cbm") and self._gap() is not None:
-            edges = self._bars().gap(lambda total: self._gap_of(total / len(self.atoms)))
-            return {edge: value * self._spread_scale(edge) for edge, value in edges.items()}
+            edges = self._bars().gap(self._gap_of)
+            return {edge: self._scaled(edge, value) for edge, value in edges.items()}
         elif name in SMOOTH and self._gap() is None:
             found = self._bars().smooth(name)
         else:
             return super()._from_posterior(name)
-        return {} if found is None else {name: found * self._spread_scale(name)}
+        return {} if found is None else {name: self._scaled(name, found)}
+
+    def _scaled(self, name, spread):
+        """As in the base class, with the floor of quantities that follow from the density of states."""
+        posteriors = self.models[0].posteriors
+        if len(self.models) == 1 and "dos" in posteriors and posteriors["dos"].floor(name):
+            spread = self._bars().with_floor(name, spread)
+        return super()._scaled(name, spread)
 
     def _bars(self):
         """DosBars of the present structure."""
@@ -207,8 +213,7 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
 
     def _electron_counts(self):
         """Numbers of electrons in the DOS by species, dict or None."""
-        metadata = self.models[0].metadata
-        return metadata.get("electrons_in_dos") or metadata.get("valence_electrons")
+        return self._electrons().counts
 
     def _offsets(self):
         """Energies of the order parameter, eV from the Fermi level."""
@@ -235,31 +240,17 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
     def _gap(self):
         """GapOfDOS of the present structure, or None; it counts the electrons of an insulator."""
         if "gap" not in self._extra:
-            self._extra["gap"] = self._gap_of(torch.from_numpy(self.get_total_dos() / len(self.atoms)))
+            self._extra["gap"] = self._gap_of(torch.from_numpy(self.get_total_dos()))
         return self._extra["gap"]
 
-    def _gap_of(self, per_atom):
-        """GapOfDOS of a density of states [S] per atom of the present structure, or None."""
-        return gap_of_dos(
-            torch.from_numpy(self.energies),
-            per_atom,
-            self.get_electron_number() / len(self.atoms),
-            width=self._width(),
-            tolerance=self._tolerance(),
-        )
+    def _gap_of(self, total):
+        """GapOfDOS of a density of states [S] of the present structure, or None."""
+        grid, n_electrons = torch.from_numpy(self.energies), self.get_electron_number()
+        return self._electrons().gap(grid, total, n_electrons, len(self.atoms))
 
-    def _tolerance(self):
-        """Share by which the states below a gap may differ from the electrons.
-
-        A model whose training structures have gaps is trusted more in that there is one than in how many states lie below.
-        """
-        least = OF_INSULATORS if getattr(self.models[0].heads["dos"], "square_root", False) else 0.0
-        return max(least, TOLERANCE + MISSED * self._missed())
-
-    def _missed(self):
-        """Share of the valence electrons that projections on atoms miss, on average over the training data."""
-        counts, valence = self._electron_counts() or {}, self.metadata.get("valence_electrons") or {}
-        return max([1 - counts[symbol] / valence[symbol] for symbol in counts if valence.get(symbol)], default=0.0)
+    def _electrons(self):
+        """Electrons of the model."""
+        return Electrons.of(self.models[0].metadata, self.models[0].heads["dos"])
 
     def get_electron_number(self, atoms: Atoms | None = None) -> float:
         """Return the number of electrons in the density of states of the structure."""

@@ -193,7 +193,7 @@ class HasUncertainty(PresentStructure):
             self._check_posterior()
             self._uncertainty.update(self._from_posterior(name))
         if name not in self._uncertainty and name in self.derived:
-            self._uncertainty[name] = self._spread(self.derived[name]) * self._spread_scale(name)
+            self._uncertainty[name] = self._scaled(name, self._spread(self.derived[name]))
         if name not in self._uncertainty:
             known = dict.fromkeys([*self.implemented_properties, *self._uncertainty, *self.derived])
             raise KeyError(f"no standard deviation of '{name}'; there can be some of {', '.join(known)}")
@@ -216,6 +216,10 @@ class HasUncertainty(PresentStructure):
             raise PropertyNotImplementedError(f"the potential has no uncertainty of the {name}; give a model instead")
         self.potential._present(self._live())
         return self.potential.uncertainty[name]
+
+    def _scaled(self, name, spread):
+        """Standard deviation of a result from its spread over the members."""
+        return spread * self._spread_scale(name)
 
     def _spread_scale(self, name):
         """Calibrated factor of the spread of a result over the members."""

@@ -22,12 +22,16 @@ from ase_mlelec.uncertainty import (
     deviations_of_stress,
     deviations_of_sums,
     leverage_around,
+    scale_of,
     slopes_of_energies,
     summed,
     summed_floor,
 )
+from ase_mlelec.uncertainty.scales import log_likelihood
 
 N_DRAWS, PRIOR = 8, 4.0  # members from which bars of derivatives follow; weight of their smooth estimate, in members
+TOLERANCE = 0.01  # differences of log likelihoods that mean nothing
+FLOORS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # in units of the root mean square of the deviations
 VOIGT = [0, 4, 8, 5, 2, 1]  # places in a flat 3x3 matrix
 FULL = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places in Voigt order
 
@@ -174,3 +178,15 @@ def energy_deviations(model: Model, batch: Batch) -> dict[str, Tensor]:
         virial = deviations_of_stress(virials.flatten(2)[:, :, VOIGT])[:, FULL]
         sums = deviations_of_sums(summed(of, system.batch, system.n_systems), of)
         return {"energy": sums, "forces": deviations_of_forces(forces, around, system.batch), "virial": virial}
+
+
+def floor_and_scale(errors, found):
+    """The smallest floor under which the errors are about as likely as can be, and the scale that goes with it."""
+    size = np.sqrt(np.mean(found.posterior**2) / max(np.mean(found.floor**2), 1e-300))
+    tried = []
+    for floor in FLOORS:
+        total = found.total(floor * size)
+        scale = scale_of(errors, total)
+        tried.append((log_likelihood(errors, scale * total), floor * size, scale))
+    least = max(likelihood for likelihood, *_ in tried) - max(TOLERANCE, 1 / len(errors))
+    return next((floor, scale) for likelihood, floor, scale in tried if likelihood >= least)

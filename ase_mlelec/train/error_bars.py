@@ -20,7 +20,8 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
-from ase_mlelec.train.deviations import Deviations, deviations, errors_and_deviations
+from ase_mlelec.train.derived_bars import calibrate_derived, take_over_derived
+from ase_mlelec.train.deviations import TOLERANCE, Deviations, deviations, errors_and_deviations, floor_and_scale
 from ase_mlelec.train.last_layer import BATCH, batch_by_batch, n_weights, products_of_atoms, rows_of
 from ase_mlelec.train.log import Log
 from ase_mlelec.uncertainty import (
@@ -42,11 +43,9 @@ MOST_WEIGHTS = 15_000  # more weights have a normal matrix of gigabytes
 MANY = 2000  # weights; with more, every ridge would take minutes, and the ridge of the fit is kept
 OF_MANY = 1e-9  # ridge of heads with more weights
 FEW = 1e-2  # ridge without validation data
-TOLERANCE = 0.01  # differences of log likelihoods that mean nothing; a larger ridge determines the atoms' shares better
 MOST = 0.99  # largest leverage of a row with which its error is corrected
 RANK = 24  # most shapes of the errors of a spectrum
 NOTHING = 1e-3  # of the typical bar of a square: where there are no states, its relative errors mean nothing
-FLOORS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)  # in units of the root mean square of the deviations
 
 
 def add_error_bars(
@@ -147,7 +146,10 @@ def _add_posterior(model, name, train, validation, ridges, factor, left_out, sup
     posterior, larger = _posterior(model, name, train, unseen, ridges, factor, support, log=log)
     model.posteriors[name] = posterior
     more, report = (left_out if unseen else None), {}
-    for label, found in calibrated(model, name, unseen or train, log, larger=larger, more=more).items():
+    known = calibrated(model, name, unseen or train, log, larger=larger, more=more)
+    if name == "dos":
+        known |= calibrate_derived(model, unseen or train, log, larger=larger)
+    for label, found in known.items():
         where = "validation data" if unseen else "training data"
         if more is not None and label == QUANTITIES[name].total:
             where += " and blocks of training data that were left out"
@@ -184,6 +186,8 @@ def _take_over(model, name, train, validation, like, log):
     label = _of_members(quantity, found)
     spreads = [np.sqrt(np.mean(each[label].posterior ** 2)) for each in (found, wanted)]
     mine.scales["members"] = float(f"{theirs.scale('members') * spreads[1] / spreads[0]:.6g}")
+    if name == "dos":
+        take_over_derived(model, validation, like, log)
     return {
         label: known[label] | {"scale": scale, "calibrated_on": "validation data of a model trained without them"}
         for label, scale in mine.scales.items()
@@ -241,7 +245,10 @@ def _posterior(model, name, train, validation, ridges, factor=None, support=None
 
 
 def _best_factor(normal, prior, held, ridges):
-    """The largest ridge under which the validation data are about as likely as can be, and the factor of covariance."""
+    """The largest ridge under which the validation data are about as likely as can be, and the factor of covariance.
+
+    A larger ridge determines the shares of the atoms better.
+    """
     if not held or len(ridges) == 1:
         ridge = ridges[0] if len(ridges) == 1 else OF_MANY if len(normal) > MANY else FEW
         return ridge, inverse_factor(normal, ridge, prior=prior)
@@ -381,15 +388,3 @@ def calibrated(
 def _of_members(quantity, known):
     """Label by which the spread of members is scaled; a derivative where there is nothing else, such as forces."""
     return next((label for label in (quantity.total, quantity.atomic) if label in known), next(iter(known)))
-
-
-def floor_and_scale(errors, found):
-    """The smallest floor under which the errors are about as likely as can be, and the scale that goes with it."""
-    size = np.sqrt(np.mean(found.posterior**2) / max(np.mean(found.floor**2), 1e-300))
-    tried = []
-    for floor in FLOORS:
-        total = found.total(floor * size)
-        scale = scale_of(errors, total)
-        tried.append((log_likelihood(errors, scale * total), floor * size, scale))
-    least = max(likelihood for likelihood, *_ in tried) - max(TOLERANCE, 1 / len(errors))
-    return next((floor, scale) for likelihood, floor, scale in tried if likelihood >= least)

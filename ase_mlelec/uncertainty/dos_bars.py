@@ -18,6 +18,7 @@ SMOOTH = {
     "entropy": dos.entropy,
     "heat_capacity": dos.heat_capacity,
 }
+EXTENSIVE = ("band_energy", "entropy", "heat_capacity")
 LINEAR = 0.2  # largest relative deviation from first order; beyond, there is a gap or an edge nearby
 
 
@@ -62,7 +63,7 @@ class DosBars:
         )
         self.total = self.ados.sum(dim=0)
         self._level = None if fermi_level is None else torch.as_tensor(fermi_level).double()
-        self.sums = summed(self.of, torch.zeros_like(self.of.nets), 1)
+        self.sums, self.posterior = summed(self.of, torch.zeros_like(self.of.nets), 1), posterior
 
     def smooth(self, name: str) -> float | None:
         """Standard deviation of a function in SMOOTH of the total density of states; None where it is not linear."""
@@ -96,6 +97,19 @@ class DosBars:
             lower, upper = (torch.autograd.grad(edge, leaf, retain_graph=True)[0] for edge in (found.vbm, found.cbm))
         slopes = {"gap": upper - lower, "vbm": lower, "cbm": upper}
         return {name: float(deviation_along(self.sums, self.of, slope)[0]) for name, slope in slopes.items()}
+
+    def floor(self, name: str) -> float:
+        """What a floor of one adds to the standard deviation of a function of the total density of states, in quadrature.
+
+        It is the root mean square of the deviations of the atoms, in units of an atom with a leverage of one; times their
+        number, for what is extensive. As the deviations of all results, it is the same per atom in a repeated cell.
+        """
+        of_atoms = float(self.of.z.square().sum(dim=1).mean().sqrt())
+        return of_atoms * (len(self.ados) if name in EXTENSIVE else 1)
+
+    def with_floor(self, name: str, deviation: float) -> float:
+        """A standard deviation with the calibrated floor of the posterior."""
+        return float(np.hypot(deviation, self.posterior.floor(name) * self.floor(name)))
 
     def order_parameter(self, offsets: Any, temperature: float) -> np.ndarray:
         """Standard deviations [N] of the order parameter, of which the Fermi level at a temperature, K, is a part."""

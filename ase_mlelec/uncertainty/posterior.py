@@ -50,7 +50,8 @@ class Posterior(torch.nn.Module):
     floors : dict of float
         Standard deviation of the errors of each quantity that no change of the weights explains, before the scale; 0 for
         other quantities. For results of atoms it is in units of that of an atom with a leverage of one, for forces in
-        eV/Å, and for sums it counts once for each atom.
+        eV/Å, and for sums it counts once for each atom. For what follows from a density of states it is the standard
+        deviation, over that of ``DosBars.floor``.
     ridge : float
         Ridge of the covariance, in units of the mean diagonal element of the normal matrix.
 

@@ -104,3 +104,18 @@ def test_an_insulator_has_no_first_order():
     filled = np.trapezoid(insulator.sum(axis=0), ENERGIES) / 2
     bars, *_ = made(1e-3, insulator, n_electrons=filled, temperature=50.0)
     assert bars.smooth("fermi_level") is None
+
+
+def test_floor_is_the_typical_leverage():
+    """Of an extensive quantity it grows with the number of atoms, and in a repeated cell nothing else changes."""
+    bars, z, _ = made(scale=0.1)
+    typical = np.sqrt(np.mean(np.sum((0.1 * z) ** 2, axis=1)))
+    assert bars.floor("fermi_level") == pytest.approx(typical, rel=1e-12)
+    assert bars.floor("band_energy") == pytest.approx(N_ATOMS * typical, rel=1e-12)
+    assert bars.with_floor("gap", 0.7) == 0.7
+    bars.posterior.floors = {"gap": 3.0}
+    assert bars.with_floor("gap", 0.7) == pytest.approx(np.hypot(0.7, 3.0 * typical), rel=1e-12)
+    twice = bars.of._replace(**{name: torch.cat(2 * [getattr(bars.of, name)]) for name in ("z", "nets")})
+    repeated = DosBars(ENERGIES, np.concatenate(2 * [ados()]), of=twice, posterior=posterior(1.0), **FILLING)
+    assert repeated.floor("gap") == pytest.approx(typical, rel=1e-12)
+    assert repeated.floor("entropy") == pytest.approx(6 * typical, rel=1e-12)

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from ase.calculators.calculator import CalculatorSetupError
 from ase.neighborlist import neighbor_list
 from small_data import ENERGIES, make_frames, make_wannier_frames
@@ -19,8 +20,8 @@ from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.nets import DenseNet
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train.deviations import Deviations
-from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations, floor_and_scale
+from ase_mlelec.train.deviations import Deviations, floor_and_scale
+from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations
 from ase_mlelec.train.last_layer import n_weights, rows_of
 from ase_mlelec.uncertainty import Posterior, contributions, coverage
 from ase_mlelec.uncertainty.bars import N_GRADIENTS
@@ -253,6 +254,23 @@ def test_rotation_keeps_deviations(copper):
         found.append(bars)
     for name, value in found[0].items():
         np.testing.assert_allclose(found[1][name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["copper", "si", "mgo"])
+def test_single_precision(copper, name):
+    """Bars are those of double precision, also where numbers of the posterior cancel as in data of one stoichiometry."""
+    if name == "copper":
+        model, atoms, exact = copper[0], copper[1][4].atoms, ("energies", "fermi_level")
+    else:
+        model, exact = name, ("energies", "fermi_level" if name == "si" else "gap")
+        atoms = bulk("Si", cubic=True) if name == "si" else bulk("MgO", "rocksalt", a=4.2, cubic=True)
+        atoms.rattle(0.05, seed=0)
+    double, single = (
+        DeepDOSCalculator(model, dtype=dtype, on_extrapolation="ignore") for dtype in ("float64", "float32")
+    )
+    for quantity in ("energy", "forces", "stress", "ados", "dos", *exact):
+        bars, rough = (each.get_uncertainty(quantity, atoms=atoms) for each in (double, single))
+        np.testing.assert_allclose(rough, bars, rtol=0.01, atol=1e-3 * np.max(bars), err_msg=quantity)
 
 
 def test_derived_quantities(copper):

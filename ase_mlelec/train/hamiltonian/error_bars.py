@@ -21,8 +21,8 @@ from ase_mlelec.heads.hamiltonian.assemble import values_in_functions
 from ase_mlelec.heads.hamiltonian.members import bare, category, changes_of_values, last_layers
 from ase_mlelec.model import Model
 from ase_mlelec.physics.kmesh import monkhorst_pack
-from ase_mlelec.train.deviations import Deviations
-from ase_mlelec.train.error_bars import floor_and_scale, rounded
+from ase_mlelec.train.deviations import Deviations, floor_and_scale
+from ase_mlelec.train.error_bars import rounded
 from ase_mlelec.train.hamiltonian.eigenvalue_response import LARGEST, mesh
 from ase_mlelec.train.hamiltonian.items import CATEGORIES, SHARP, prepare
 from ase_mlelec.train.hamiltonian.left_out import Growth, Rows, evenly, growths
