@@ -33,11 +33,9 @@ class Electrons(NamedTuple):
     @classmethod
     def of(cls, metadata: Mapping[str, Any], head: Any) -> "Electrons":
         """Those of a model with this head "dos"."""
-        valence = metadata.get("valence_electrons")
-        counts = metadata.get("electrons_in_dos") or valence or {}
-        missed = max(
-            [1 - own / valence[each] for each, own in counts.items() if (valence or {}).get(each)], default=0.0
-        )
+        valence = dict(metadata.get("valence_electrons") or {})
+        counts = metadata.get("electrons_in_dos") or valence
+        missed = max([1 - own / valence[each] for each, own in counts.items() if valence.get(each)], default=0.0)
         least = OF_INSULATORS if getattr(head, "square_root", False) else 0.0
         width = float(metadata.get("dos_width_eV", 0.0))
         return cls(counts or None, width, max(least, TOLERANCE + MISSED * missed))
