@@ -51,7 +51,7 @@ def of_dft(folder, pseudo):
     }
     for wave in INSIDE:
         modes = of_wave(folder, wave)
-        (pairs,) = [k for k in (3, 4) if abs(modes[k + 1] - modes[k]) < phonons.DEGENERATE and k > 1]
+        (pairs,) = [k for k in (3, 4) if abs(modes[k + 1] - modes[k]) < phonons.DEGENERATE]
         found["transverse"][wave] = modes[pairs]
         found["longitudinal"][wave] = next(each for k, each in enumerate(modes[3:], 3) if k not in (pairs, pairs + 1))
     return found

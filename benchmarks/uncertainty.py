@@ -66,27 +66,37 @@ GROUPS = (
     "94 % of the forces within one and two. The public set is by another functional; in calm bulk, whose leverage is zero, "
     "errors are twice the bars as well. The command does not write the numbers of this paragraph anew."
 )
-OF_GAPS = (
-    "The file is from before bars of gaps had scales of their own. The same training, its energy aside, gives them now, "
-    "with scales from the same 20 validation structures and unchanged bars of the density of states: of the 40 errors "
-    "of the gap against that of the labels' density of states, 0.110 eV on average, 72 and 98 % are within one and two "
-    "bars of 0.131 eV on average, with a rank correlation of 0.61, where exact bars have 0.27; valence band edge 70 and "
-    "98 %, 0.66; conduction band edge 70 and 98 %, 0.37. Against the gap of the levels, which their width hides in "
-    "part, 62 and 98 % are within one and two; with the uncertainty of the shape of the bands as well, 95 and 100 %. "
-    "The tests were looked at twice with such bars, with two covariances of the density of states; the one that was "
-    "dropped had gaps at 78 and 98 %, but 84 % of the densities of states within two. The numbers of this paragraph "
-    "were calculated apart; the command does not write them anew."
-)
-OF_LEVELS = (
-    "The file is from before bars of Fermi levels had scales of their own. A training of the density of states alone, "
-    "without the crystals of 2 and 4 atoms, gives them now, with scales from the 14 validation structures: of the 27 "
-    "errors of the Fermi level, 0.024 eV on average, 74 and 96 % are within one and two bars of 0.039 eV on average "
-    "(members: 0.083 eV), with a rank correlation of -0.09, where exact bars have -0.13, as they differ little; band "
-    "energy 78 and 96 %, 0.67; entropy 57 and 91 %, 0.40; heat capacity 63 and 93 %, 0.35. The tests were looked at "
-    "twice with such bars, first with a floor of half the size, which had 74 and 93, 74 and 96, 57 and 87, 56 and 85 %; "
-    "the size was chosen by cross-validation over the training structures of silicon and magnesium oxide. The numbers "
-    "of this paragraph were calculated apart; the command does not write them anew."
-)
+OF_GAPS = """\
+The file is from before bars of gaps had scales of their own. The same training without its energy has them, from the same
+20 validation structures; bars of its density of states are unchanged. Errors are against the gap of the density of states
+of the labels:
+
+| quantity | errors | within one (%) | within two (%) | rank correlation |
+| --- | --- | --- | --- | --- |
+| gap | 40 | 72 | 98 | 0.61 |
+| valence band edge | 40 | 70 | 98 | 0.66 |
+| conduction band edge | 40 | 70 | 98 | 0.37 |
+
+Errors of the gap are 0.110 eV on average, its bars 0.131 eV; exact bars would have a rank correlation of 0.27. Against the
+gap of the levels of DFT, part of which is hidden by their width, 62 and 98 % are within one and two; with the uncertainty of
+the shape of the bands as well, 95 and 100 %. The tests were looked at twice with such bars, for two covariances of the
+density of states. The one that was dropped had 78 and 98 % for gaps, but only 84 % of the density of states within two. The
+command does not write these numbers anew."""
+OF_LEVELS = """\
+The file is from before bars of Fermi levels had scales of their own. A new training of the density of states alone, without
+the crystals of 2 and 4 atoms, has them, from its 14 validation structures:
+
+| quantity | within one (%) | within two (%) | rank correlation | with a floor of half the size: within one, two (%) |
+| --- | --- | --- | --- | --- |
+| Fermi level | 74 | 96 | -0.09 | 74, 93 |
+| band energy | 78 | 96 | 0.67 | 74, 96 |
+| entropy | 57 | 91 | 0.40 | 57, 87 |
+| heat capacity | 63 | 93 | 0.35 | 56, 85 |
+
+The 27 errors of the Fermi level are 0.024 eV on average, its bars 0.039 eV, and the spread of members is 0.083 eV. These
+bars differ little: exact ones would have a rank correlation of -0.13. The tests were looked at twice, first with the smaller
+floor. The size of the floor was chosen by cross-validation over the training structures of silicon and magnesium oxide. The
+command does not write these numbers anew."""
 LEFT_OUT = (
     "Trainings and `mlelec calibrate` now calibrate bars of Hamiltonians on 32 training structures as well, each "
     "left out of the last layers, and give the bars of eigenvalues a floor, chosen by the likelihood of the same "

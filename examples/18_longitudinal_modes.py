@@ -30,7 +30,7 @@ CELLS, STEP = 12, 0.01  # cubic cells in a row; Å
 CHARGE, DIELECTRIC = 1.680, 2.731  # e, Born charge; of the electrons
 DFT = {  # wave vector, 2π/a: frequency, THz, the upper one of two
     "longitudinal": {0: 40.99, 0.25: 38.72, 0.5: 33.69, 0.75: 38.51, 1: 41.40},
-    "transverse": {0: 34.59, 0.25: 35.09, 0.5: 36.21, 0.75: 37.27, 1: 37.70},
+    "transverse": {0: 34.59, 0.25: 35.09, 0.5: 36.21, 0.75: 37.27, 1: 37.69},
 }
 MODELS = {
     "without long range": {},
@@ -86,9 +86,7 @@ def picture(found):
     for axes, name in zip(figure.subplots(1, 2, sharey=True), MODELS):
         for (kind, points), color in zip(DFT.items(), (COLORS[1], COLORS[0])):
             waves, frequencies = (values.copy() for values in found[name, kind])
-            frequencies[0] = limit(
-                waves, frequencies
-            )  # a row without a wave has no direction in which it is longitudinal
+            frequencies[0] = limit(waves, frequencies)  # without a wave there is no direction to be longitudinal to
             axes.plot(waves, frequencies, "o-", ms=3.5, color=color, label=kind)
             axes.plot(*zip(*points.items()), "*", ms=13, color=color, mec="k", mew=0.6, clip_on=False, zorder=3)
         axes.plot([], [], "*", ms=11, color="w", mec="k", mew=0.8, label="DFT (ph.x)")
