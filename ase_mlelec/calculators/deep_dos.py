@@ -133,11 +133,16 @@ class DeepDOSCalculator(HasHotElectrons, MLElecCalculator):
         return {} if found is None else {name: self._scaled(name, found)}
 
     def _scaled(self, name, spread):
-        """As in the base class, with the floor of quantities that follow from the density of states."""
+        """As in the base class, with the floor of quantities that follow from the density of states.
+
+        Those in SMOOTH were calibrated on metals, gaps and edges on insulators: the others have the spread alone.
+        """
         posteriors = self.models[0].posteriors
-        if len(self.models) == 1 and "dos" in posteriors and posteriors["dos"].floor(name):
-            spread = self._bars().with_floor(name, spread)
-        return super()._scaled(name, spread)
+        if len(self.models) > 1 or "dos" not in posteriors or not posteriors["dos"].floor(name):
+            return super()._scaled(name, spread)
+        if (name in SMOOTH) != (self._gap() is None):
+            return spread
+        return super()._scaled(name, self._bars().with_floor(name, spread))
 
     def _bars(self):
         """DosBars of the present structure."""

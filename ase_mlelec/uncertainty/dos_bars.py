@@ -19,6 +19,7 @@ SMOOTH = {
     "heat_capacity": dos.heat_capacity,
 }
 EXTENSIVE = ("band_energy", "entropy", "heat_capacity")
+THERMAL = ("entropy", "heat_capacity")  # in proportion to the temperature, to leading order
 LINEAR = 0.2  # largest relative deviation from first order; beyond, there is a gap or an edge nearby
 
 
@@ -102,10 +103,13 @@ class DosBars:
         """What a floor of one adds to the standard deviation of a function of the total density of states, in quadrature.
 
         It is the root mean square of the deviations of the atoms, in units of an atom with a leverage of one; times their
-        number, for what is extensive. As the deviations of all results, it is the same per atom in a repeated cell.
+        number, for what is extensive, and times the temperature in K, for what vanishes with it. As the deviations of all
+        results, it is the same per atom in a repeated cell.
         """
         of_atoms = float(self.of.z.square().sum(dim=1).mean().sqrt())
-        return of_atoms * (len(self.ados) if name in EXTENSIVE else 1)
+        return (
+            of_atoms * (len(self.ados) if name in EXTENSIVE else 1) * (float(self.filling[1]) if name in THERMAL else 1)
+        )
 
     def with_floor(self, name: str, deviation: float) -> float:
         """A standard deviation with the calibrated floor of the posterior."""

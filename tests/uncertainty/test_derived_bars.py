@@ -179,3 +179,34 @@ def test_bars_like_those_of_another_model(metal):
         for name in (*SMOOTH,):
             bars = [each.get_uncertainty(name, atoms=frame.atoms) for each in pair]
             assert bars[1] == pytest.approx(bars[0], rel=0.02), name
+
+
+@pytest.mark.parametrize("name", ["entropy", "heat_capacity"])
+def test_bars_vanish_with_the_temperature(metal, name):
+    """As entropy and heat capacity do, by Sommerfeld's expansion; floors of 2000 K would be 200 times too large at 10 K."""
+    model, frames, _ = metal
+    atoms, relative = frames[3].atoms, []
+    for kelvin in (100.0, 10.0):
+        calc = DeepDOSCalculator(model, on_extrapolation="ignore", electronic_temperature=kelvin)
+        relative.append(calc.get_uncertainty(name, atoms=atoms) / getattr(calc, f"get_{name}")())
+    assert relative[1] == pytest.approx(relative[0], rel=0.05)
+    calc = DeepDOSCalculator(model, on_extrapolation="ignore", electronic_temperature=0.0)
+    assert calc.get_uncertainty(name, atoms=atoms) < 1e-30
+
+
+def test_insulators_have_no_bars_of_metals(metal):
+    """Scales and floors of one kind of structure mean nothing for the other, which has the spread of members."""
+    model, frames, _ = metal
+    model, atoms, names = copy.deepcopy(model), frames[3].atoms, ("entropy", "fermi_level")
+    model.metadata = METADATA | {"dos_width_eV": 0.8}
+    with torch.no_grad():
+        model.heads["dos"].nets.bias.copy_(torch.from_numpy(2 * gaussian(ENERGIES + 2) + 2 * gaussian(ENERGIES - 3)))
+        model.heads["dos"].nets.scale.fill_(1e-5)
+    assert set(names) <= {*model.posteriors["dos"].floors}
+    bare = copy.deepcopy(model)
+    bare.posteriors["dos"].scales, bare.posteriors["dos"].floors = {"members": scales_of(model)["members"]}, {}
+    calcs = [DeepDOSCalculator(each, on_extrapolation="ignore") for each in (model, bare)]
+    assert calcs[0].get_band_gap(atoms)[0] > 1
+    for name in names:
+        found, wanted = (calc.get_uncertainty(name, atoms=atoms) for calc in calcs)
+        assert found == pytest.approx(wanted, rel=1e-9), name

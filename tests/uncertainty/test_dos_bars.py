@@ -118,4 +118,4 @@ def test_floor_is_the_typical_leverage():
     twice = bars.of._replace(**{name: torch.cat(2 * [getattr(bars.of, name)]) for name in ("z", "nets")})
     repeated = DosBars(ENERGIES, np.concatenate(2 * [ados()]), of=twice, posterior=posterior(1.0), **FILLING)
     assert repeated.floor("gap") == pytest.approx(typical, rel=1e-12)
-    assert repeated.floor("entropy") == pytest.approx(6 * typical, rel=1e-12)
+    assert repeated.floor("band_energy") == pytest.approx(6 * typical, rel=1e-12)
