@@ -42,7 +42,7 @@ def test_as_a_data_set(tmp_path):
     data["steps"][1]["failed"] = True
     (tmp_path / "run").mkdir()
     vaspout(tmp_path / "run/vaspout.h5", data)
-    vaspout(tmp_path / "other.h5", data, converged=False)
+    vaspout(tmp_path / "other.h5", example(seed=1, n_steps=3), converged=False)
     with pytest.warns(UserWarning, match=r"vaspout.h5: 1 of 3 steps did not converge \(NELM\), and are left out"):
         frames = read_frames(tmp_path / "run/vaspout.h5")
     assert frames.counts == {"energy": 2, "forces": 2, "virial": 2} and frames[1].name == "run-2"
