@@ -13,7 +13,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-ICE = "--repeat 4 --time 2 --pressures 20 30 40 50 60 70 80 90 100 110"  # two hours
+ICE = "--repeat 4 --time 4 --pressures 20 30 40 50 60 70 80 90 100 110"  # two hours
 MELT = "13_melting_under_pressure.py --cells 8 --steps 3000"  # half an hour
 PICTURES = {
     "silicon_md": "01_relax_and_md.py",
