@@ -67,9 +67,8 @@ GROUPS = (
     "errors are twice the bars as well. The command does not write the numbers of this paragraph anew."
 )
 OF_GAPS = """\
-The file is from before bars of gaps had scales of their own. The same training without its energy has them, from the same
-20 validation structures; bars of its density of states are unchanged. Errors are against the gap of the density of states
-of the labels:
+Scales of gaps and edges are those of the same training without its energy, from the same 20 validation structures; they were
+put into the file, whose weights and other bars are unchanged. Errors against the gap of the density of states of the labels:
 
 | quantity | errors | within one (%) | within two (%) | rank correlation |
 | --- | --- | --- | --- | --- |
@@ -83,8 +82,9 @@ the shape of the bands as well, 95 and 100 %. The tests were looked at twice wit
 density of states. The one that was dropped had 78 and 98 % for gaps, but only 84 % of the density of states within two. The
 command does not write these numbers anew."""
 OF_LEVELS = """\
-The file is from before bars of Fermi levels had scales of their own. A new training of the density of states alone, without
-the crystals of 2 and 4 atoms, has them, from its 14 validation structures:
+Scales of Fermi levels and the like are those of a new training of the density of states alone, from the same 14 validation
+structures; they were put into the file so that bars are as large as its own. Weights and other bars are unchanged. Another
+such training, without the crystals of 2 and 4 atoms, had on the tests:
 
 | quantity | within one (%) | within two (%) | rank correlation | with a floor of half the size: within one, two (%) |
 | --- | --- | --- | --- | --- |
