@@ -68,7 +68,8 @@ GROUPS = (
 )
 OF_GAPS = """\
 Scales of gaps and edges are those of the same training without its energy, from the same 20 validation structures; they were
-put into the file, whose weights and other bars are unchanged. Errors against the gap of the density of states of the labels:
+put into the file by the same function; weights and other bars are unchanged. Errors against the gap
+of the density of states of the labels:
 
 | quantity | errors | within one (%) | within two (%) | rank correlation |
 | --- | --- | --- | --- | --- |
@@ -83,8 +84,9 @@ density of states. The one that was dropped had 78 and 98 % for gaps, but only 8
 command does not write these numbers anew."""
 OF_LEVELS = """\
 Scales of Fermi levels and the like are those of a new training of the density of states alone, from the same 14 validation
-structures; they were put into the file so that bars are as large as its own. Weights and other bars are unchanged. Another
-such training, without the crystals of 2 and 4 atoms, had on the tests:
+structures; they were put into the file by `ase_mlelec.train.derived_bars.take_over_derived`, so that bars are as
+large as its own. Weights and other bars are unchanged. Another such training, without the crystals
+of 2 and 4 atoms, had on the tests:
 
 | quantity | within one (%) | within two (%) | rank correlation | with a floor of half the size: within one, two (%) |
 | --- | --- | --- | --- | --- |
