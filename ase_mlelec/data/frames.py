@@ -160,11 +160,26 @@ def read_all(
         parts.append(
             check(read_runs(runs, spectra=spectra, others=parts), str(runs[0]) if len(runs) == 1 else f"{runs[0]} ...")
         )
+    _tell_of_other_data(paths)
     frames = join(without_repeats(parts, [*([path] for path in others), runs][: len(parts)]))
     if paths and not len(frames):
         raise ValueError(f"{here}: got no structures in it, or none that can be used; give a data set with some")
     check_used(here, keys or {}, found, {})
     return frames
+
+
+def _tell_of_other_data(paths):
+    """Warn of what folders of runs hold beside energies and is not read here."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if Path(path).is_dir() and (kind := other_data(path)):
+            found.setdefault(kind, []).append(str(path))
+    for kind, folders in found.items():
+        warnings.warn(
+            f"{', '.join(folders)}: with {kind}, not read here; a data set of it: mlelec convert {' '.join(folders)} "
+            "--out data.h5",
+            stacklevel=3,
+        )
 
 
 def checked(frames: Frames, path: str | PathLike) -> Frames:

@@ -8,6 +8,7 @@ import pytest
 from small_projwfc import write_run
 
 from ase_mlelec import units
+from ase_mlelec.data.frames import read_all
 from ase_mlelec.data.runs.ldos import ldos_folders
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.io.cube import write_cube
@@ -202,3 +203,11 @@ def test_pseudopotentials(folder, capsys):
     change(folder / "H.UPF", 'element="H"', 'element="H" is_ultrasoft="T"')
     assert convert(folder) == 1
     assert "the pseudopotential of H is ultrasoft or PAW, whose LDOS lacks" in capsys.readouterr().err
+
+
+def test_energies_of_a_folder_with_an_ldos(folder):
+    """Reading energies alone says that there is more."""
+    with pytest.warns(
+        UserWarning, match=f"{folder}: with a local density of states of pp.x, not read here; .* convert"
+    ):
+        assert read_all([folder]).counts["energy"] == 1

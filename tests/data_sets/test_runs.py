@@ -73,6 +73,21 @@ def test_one_step_of_several_is_said(which, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
+def test_all_steps_of_a_folder(tmp_path):
+    """The XML of a run has its last step alone, the text output beside it all of them; nothing is said then."""
+    text, xml = run("relax", tmp_path)
+    for path in tmp_path, xml.parent:
+        frames, others = read_frames(path), read_frames(text)
+        assert len(frames) == len(others) > 2 and frames.counts == others.counts
+        for k, (frame, other) in enumerate(zip(frames, others)):
+            assert frame.name == f"x-{k}" and frame.labels["energy"] == other.labels["energy"]
+            assert np.array_equal(frame.atoms.positions, other.atoms.positions)
+    text.write_text(STORED["fermi_dirac"][0])  # the text of another run
+    with pytest.warns(UserWarning, match="the last of . steps alone is read"):
+        assert len(read_frames(tmp_path)) == 1
+
+
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
 def test_all_steps_of_a_text(tmp_path):
     text, xml = run("relax", tmp_path)
     frames = read_frames(text)
@@ -159,6 +174,15 @@ def test_folder_and_the_output_in_it_are_read_once(tmp_path):
     assert len(read_all([folder, tmp_path / "r1"])) == 2  # another calculation, of the same structure
     (folder / "pw.out").write_text(write("fermi_dirac", folder).read_text())
     assert len(read_all([folder, folder / "pw.out"])) == 2
+
+
+def test_runs_of_vasp_at_several_depths(tmp_path):
+    """All are read, but for those below the folder of another run."""
+    for k, name in enumerate(("a", "batch/b", "batch/c", "a/former")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "OUTCAR").write_text(outcar(example(seed=k)))
+    frames = read_frames(tmp_path)
+    assert [frame.name for frame in frames] == ["a-0", "a-1", "batch/b-0", "batch/b-1", "batch/c-0", "batch/c-1"]
 
 
 def test_two_files_of_a_run_of_vasp_are_read_once(tmp_path):

@@ -79,6 +79,19 @@ def test_forms(tmp_path):
         assert len(read_all(paths)) == 2
 
 
+def test_all_files_compressed(tmp_path):
+    """The cells and the stress, too."""
+    path, pressure = relaxation(tmp_path)
+    (tmp_path / "w-1.stress").write_text(stress_file(enumerate(pressure[:2])))
+    whole = read_frames(path)
+    for file in [*tmp_path.iterdir()]:
+        (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    frames = read_frames(tmp_path / "w-pos-1.xyz.gz")
+    assert frames.counts == whole.counts == {"energy": 3, "forces": 3, "virial": 2}
+    assert all(np.array_equal(a.atoms.cell, b.atoms.cell) for a, b in zip(frames, whole))
+
+
 def test_forces_of_some_steps(tmp_path):
     with pytest.warns(UserWarning, match="2 of 3 steps have no forces in w-frc-1.xyz, and their energy alone is read"):
         frames = read_frames(run(tmp_path, of_forces=[1]))

@@ -41,7 +41,11 @@ def _of(path, what):
     """Path of the positions ("pos") or forces ("frc") of the run of a trajectory; compressed if only that is there."""
     path = Path(path)
     project, _, number, ending, _ = NAME.fullmatch(path.name).groups()
-    plain = path.with_name(f"{project}-{what}-{number}.{ending}")
+    return _packed_or_plain(path.with_name(f"{project}-{what}-{number}.{ending}"))
+
+
+def _packed_or_plain(plain):
+    """Path of a file, or of the compressed one where only that is there."""
     packed = plain.with_name(f"{plain.name}.gz")
     return packed if packed.is_file() and not plain.is_file() else plain
 
@@ -102,7 +106,7 @@ def read_cp2k(path: str | PathLike) -> Frames:
 def _stresses(positions: Path) -> dict[int, np.ndarray]:
     """Stress [3, 3] of the steps of a relaxation, eV/Å^3; {} without any, and for molecular dynamics, with a warning."""
     project, _, number, *_ = NAME.fullmatch(positions.name).groups()  # type: ignore[union-attr]
-    file = positions.with_name(f"{project}-{number}.stress")
+    file = _packed_or_plain(positions.with_name(f"{project}-{number}.stress"))
     if not file.is_file():
         return {}
     found, moves = read_stress(file)
@@ -123,7 +127,7 @@ def _stresses(positions: Path) -> dict[int, np.ndarray]:
 def _cells(positions: Path) -> tuple[dict, np.ndarray | None, list[bool] | None]:
     """Cells by step, or {}; the cell of all steps, or None; and the directions in which it repeats."""
     project, _, number, *_ = NAME.fullmatch(positions.name).groups()  # type: ignore[union-attr]
-    file = positions.with_name(f"{project}-{number}.cell")
+    file = _packed_or_plain(positions.with_name(f"{project}-{number}.cell"))
     inputs = [
         each
         for each in sorted(positions.parent.glob("*.inp"))

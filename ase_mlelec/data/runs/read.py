@@ -124,8 +124,8 @@ def _bare(place: Place | VaspPlace) -> Frames:
     """The run without spectra."""
     if isinstance(place, Place):
         frames = read_run(place.save)
-        for frame in frames:
-            frame.name = place.name
+        for k, frame in enumerate(frames):
+            frame.name = place.name if len(frames) == 1 else f"{place.name}-{k}"
         return frames
     run, steps = read_vasp(place)
     return Frames([*steps, *([] if run is None else [Frame(run.atoms, run.labels, run.name)])])

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from ase.io import read
 
-from ase_mlelec.data.data_set import Frames
+from ase_mlelec.data.data_set import Frames, same_structure
 from ase_mlelec.data.images import from_images
-from ase_mlelec.data.runs.find import PROJECTIONS, XML, program_of
+from ase_mlelec.data.runs.find import PROJECTIONS, XML, Texts, espresso_runs, program_of
 from ase_mlelec.io.espresso.common import EspressoError, find_file
 from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, PwResult, read_pw
 from ase_mlelec.io.espresso.pw_text import MARK, SITE_ROW, is_converged, parse_pw_text, whole_steps
@@ -37,8 +37,8 @@ def read_run(path: str | PathLike) -> Frames:
     """Read Frames from a pw.x run, with energy, forces and virial as far as they were calculated.
 
     The text output of a relaxation or of molecular dynamics gives all converged steps, of an interrupted run those that
-    were finished, provided that ASE and read_pw agree on the last step. Otherwise, from XML, and with hybrid functionals,
-    the result is the last step alone, with a warning.
+    were finished, provided that ASE and read_pw agree on the last step. It is read for ``prefix.save`` too, where it lies
+    near. Otherwise, from XML, and with hybrid functionals, the result is the last step alone, with a warning.
 
     Raises
     ------
@@ -49,10 +49,14 @@ def read_run(path: str | PathLike) -> Frames:
     text = read_text(file, WHAT_TO_GIVE, EspressoError)
     is_xml, notes = text.lstrip("\ufeff \n\t").startswith("<"), []
     part = text if is_xml else whole_steps(text)
-    last = (PwResult(**parse_pw_text(file, part)) if part != text else read_pw(file)).to_atoms()
+    with warnings.catch_warnings(record=True) as about_last:
+        warnings.simplefilter("always")
+        last = (PwResult(**parse_pw_text(file, part)) if part != text else read_pw(file)).to_atoms()
     images = [last]
     if is_xml:
         n_steps = text.count("<step ")
+        if n_steps > 1 and file.name.startswith(XML) and (found := _text_output(file.parent, last)):
+            return found
     else:
         marks = list(MARK.finditer(part))
         kinds = [mark.group(1) for mark in marks]
@@ -72,9 +76,32 @@ def read_run(path: str | PathLike) -> Frames:
     charge = charge_of(text)
     if charge:
         notes.append(f"the cell has a charge of {charge:g} e, {CHARGED}")
+    for each in about_last:
+        warnings.warn(each.message, stacklevel=4)
     if notes:
         warnings.warn(f"{file}: {'; '.join(notes)}", stacklevel=4)
     return from_images(images, name=file.parent.stem if file.name.startswith(XML) else file.stem)
+
+
+def _text_output(save, last):
+    """All steps from the text output near the folder of a run, which ends with ``last``; None without such an output."""
+    for place in espresso_runs(save):
+        for file in Texts().of(place, "PWSCF"):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    frames = read_run(file)
+                except ValueError:
+                    continue
+            away = abs(frames[-1].labels["energy"] - last.calc.results["energy"])
+            if len(frames) < 2 or away > SAME_ENERGY or not same_structure(frames[-1].atoms, last):
+                continue
+            for warning in caught:
+                warnings.warn(warning.message, stacklevel=5)
+            for k, frame in enumerate(frames):
+                frame.name = f"{save.stem}-{k}"
+            return frames
+    return None
 
 
 def charge_of(text: str) -> float:

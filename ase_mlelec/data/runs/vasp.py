@@ -56,14 +56,15 @@ def vasp_runs(path: str | PathLike, depth: int) -> list[VaspPlace]:
     if path.is_file():
         own = path.absolute().parent.name if path.name in NAMES else path.name.split(".")[0]
         return [VaspPlace(path, own)] if is_vasp(path) else []
+    runs: dict[Path, Path] = {}
     for level in range(depth + 1):
         found: dict[Path, Path] = {}
         for name in NAMES:
             for each in path.glob("*/" * level + name):
-                found.setdefault(each.parent, each)
-        if found:
-            return [VaspPlace(each, each.absolute().parent.name) for each in distinct(found.values())]
-    return []
+                if not runs.keys() & {*each.parents}:  # what lies below the folder of a run belongs to it
+                    found.setdefault(each.parent, each)
+        runs |= found
+    return [VaspPlace(each, each.absolute().parent.name) for each in distinct(runs.values())]
 
 
 def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
