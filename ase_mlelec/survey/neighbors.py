@@ -21,13 +21,19 @@ def neighbor_distances(atoms: Atoms, cutoff: float = CUTOFF) -> tuple[NDArray, N
         ``neighbor`` may be an image of the same atom.
     distance : array [E], Å
     """
+    center, neighbor, _, distance = neighbor_vectors(atoms, cutoff)
+    return center, neighbor, distance
+
+
+def neighbor_vectors(atoms: Atoms, cutoff: float) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """As ``neighbor_distances``, with the vectors from the centers to their neighbors, array [E, 3], Å, before distances."""
     positions, images, owners = _with_images(atoms, cutoff)
     if not len(positions):
-        return np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0)
+        return np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, 3)), np.zeros(0)
     found = cKDTree(positions).sparse_distance_matrix(cKDTree(images), cutoff, output_type="ndarray")
     # the first images are the atoms themselves
-    other = found["i"] != found["j"]
-    return found["i"][other], owners[found["j"][other]], found["v"][other]
+    found = found[found["i"] != found["j"]]
+    return found["i"], owners[found["j"]], images[found["j"]] - positions[found["i"]], found["v"]
 
 
 def _with_images(atoms, cutoff):

@@ -151,6 +151,12 @@ def _checks(found):
             for name, each in known.items()
         ]
         yield "check", f"energy differences of similar structures are {', '.join(shown)}"
+    if found.energy_scale is not None:
+        yield (
+            "check",
+            f"energies of {found.energy_scale.n_pairs} structures vary {found.energy_scale.value:.2g} times as much as by "
+            "a pair potential that is fitted to the forces",
+        )
     for each in found.suspicions:
         yield "SUSPICIOUS", each.text
     for extreme, title in ((False, "DO NOT FIT"), (True, "extreme")):

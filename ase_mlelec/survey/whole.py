@@ -10,11 +10,12 @@ from ase_mlelec.checks import CLOSEST
 from ase_mlelec.data.frames import has_keys
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.survey.derivatives import Factor, factors, find_pairs
+from ase_mlelec.survey.energy_scale import by_forces, by_sizes
 from ase_mlelec.survey.labels import Energies, Spread, fit_energies, spread_of
 from ase_mlelec.survey.misfits import Misfit, misfits
 from ase_mlelec.survey.sources import Source, source_of
 from ase_mlelec.survey.structures import Structures, survey_structures
-from ase_mlelec.survey.wrong_units import Suspicion, suspicions
+from ase_mlelec.survey.wrong_units import FEWEST, Suspicion, is_certain, suspicions
 
 LOOSE = 0.2
 
@@ -34,6 +35,8 @@ class Survey:
         By label.
     force_factor, stress_factor : Factor or None
         Energy differences over those that forces and stresses say; None where no structures are similar enough.
+    energy_scale : Factor or None
+        Variation of energies over that of a pair potential fitted to the forces, where ``force_factor`` is not known.
     misfits : list of Misfit
     suspicions : list of Suspicion
     """
@@ -44,6 +47,7 @@ class Survey:
     spreads: dict[str, Spread]
     force_factor: Factor | None
     stress_factor: Factor | None
+    energy_scale: Factor | None
     misfits: list[Misfit]
     suspicions: list[Suspicion]
 
@@ -90,10 +94,14 @@ def survey(
     spreads = {name: spread for name in LABELS if (spread := spread_of(frames, name)) is not None}
     pairs = find_pairs(frames, progress=lambda items: progress(items, "energy differences"))
     of_forces, of_stress = factors(pairs, frames)
-    wrong = suspicions(of_forces, of_stress, frames, convertible=all(map(_names_units, paths)))
+    certain = of_forces is not None and of_forces.n_pairs >= FEWEST and is_certain(of_forces)
+    scale = None if certain else by_forces(frames, without=structures.isolated)
+    shares = not certain and by_sizes(frames, without=structures.isolated)
+    convertible = all(map(_names_units, paths))
+    wrong = suspicions(of_forces, of_stress, frames, scale=scale, shares=shares, convertible=convertible)
     trusted = pairs if _fits(of_stress) else pairs.unstrained()
     odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))
-    return Survey(source, structures, energies, spreads, of_forces, of_stress, odd, wrong)
+    return Survey(source, structures, energies, spreads, of_forces, of_stress, scale, odd, wrong)
 
 
 def _check_distances(source, structures):

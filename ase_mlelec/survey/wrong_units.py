@@ -12,8 +12,11 @@ SAME = 0.2  # logarithm of the ratio of two factors that are the same; anharmoni
 OFF = 0.5  # logarithm of a factor above which something is wrong
 CERTAIN = 0.1  # largest error of a factor, relative to it
 FEWEST = 8  # pairs
+ROUGH = (0.3, 4.0)  # factors of ase_mlelec.survey.energy_scale that are right
+NEAR = 0.9  # logarithm of the ratio of such a factor and a unit that explains it
 MOST = 100.0  # eV/atom, of stress x volume in matter; iron at 1.5 TPa has 50
 
+PER_ATOM, MULTIPLY = "energies per atom", "multiply them by the numbers of atoms and write the data again"
 # Energy differences over those that forces say, by what is wrong. Of both in Hartree and bohr only 1/bohr is left.
 OF_FORCES = {
     1 / HARTREE: "energies in Hartree, forces in eV/Å",
@@ -59,16 +62,30 @@ class Suspicion:
 
 
 def suspicions(
-    forces: Factor | None, stress: Factor | None, frames: Frames, *, convertible: bool = True
+    forces: Factor | None,
+    stress: Factor | None,
+    frames: Frames,
+    *,
+    scale: Factor | None = None,
+    shares: bool = False,
+    convertible: bool = True,
 ) -> list[Suspicion]:
     """Units and signs that look wrong, from the factors of ase_mlelec.survey.derivatives.factors.
 
     Parameters
     ----------
+    scale, shares
+        What ase_mlelec.survey.energy_scale finds, by forces and by sizes.
     convertible : bool
         Whether ``[data.keys] stress_unit`` applies to the data.
     """
     found = []
+    if shares:
+        found.append(
+            Suspicion(f"energies do not grow with the numbers of atoms, as with {PER_ATOM}; {MULTIPLY}", "energy")
+        )
+    elif scale is not None and not ROUGH[0] < scale.value < ROUGH[1]:
+        found.append(_of_scale(scale))
     if forces is not None and is_off(forces):
         found.append(Suspicion(_of_forces(forces), "forces"))
     if stress is not None and is_off(stress):
@@ -100,11 +117,27 @@ def _of_forces(factor):
     if factor.value < 0:
         parts.append("the forces have the wrong sign")
     if abs(np.log(size)) > OFF:
-        known = ["energies per atom"] if abs(np.log(abs(factor.per_atom))) < SAME else _alike(OF_FORCES, size)
+        known = [PER_ATOM] if abs(np.log(abs(factor.per_atom))) < SAME else _alike(OF_FORCES, size)
         parts.append(f"as with {', or '.join(known)}" if known else "labels do not belong together")
     return (
         f"energy differences of {factor.n_pairs} pairs of similar structures are {_shown(factor)} times those that the "
         f"forces give: {', '.join(parts)}; correct the labels and write the data again"
+    )
+
+
+def _of_scale(factor):
+    size, remedy = abs(factor.value), "correct the labels and write the data again"
+    known = []
+    if not ROUGH[0] < size < ROUGH[1]:
+        shares = abs(np.log(abs(factor.per_atom))) < NEAR
+        known = [*([PER_ATOM] if shares else []), *_alike(OF_FORCES, size, NEAR)]
+    cause = f"as with {', or '.join(known)}" if known else "labels do not belong together"
+    if factor.value < 0:
+        cause = f"the forces have the wrong sign, and {cause}" if known else "the forces have the wrong sign"
+    return Suspicion(
+        f"energies of {factor.n_pairs} structures vary {factor.value:.2g} times as much as by a pair potential that is "
+        f"fitted to the forces: {cause}; {MULTIPLY if known == [PER_ATOM] else remedy}",
+        "energy",
     )
 
 
@@ -147,7 +180,7 @@ def _shown(factor):
     return f"{factor.value:.3g} ± {max(factor.error, 0.01 * abs(factor.value)):.1g}"
 
 
-def _alike(table, factor):
+def _alike(table, factor, same=SAME):
     """Entries whose factors are about the same as ``factor``, the nearest first."""
     away = {known: abs(np.log(known / factor)) for known in table}
-    return [table[known] for known in sorted(away, key=away.__getitem__) if away[known] < SAME]
+    return [table[known] for known in sorted(away, key=away.__getitem__) if away[known] < same]
