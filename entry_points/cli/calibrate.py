@@ -160,7 +160,7 @@ def of_snapshots(arguments: argparse.Namespace, data: "list[str]") -> None:
     if "ldos" not in model.heads:
         raise ValueError(f"{data[0]} holds LDOS snapshots, {arguments.model} predicts {', '.join(model.heads)}")
     snapshots = Snapshots(data[0])
-    own, held = arguments.group or ["", "train"], arguments.validation or ["validation"]
+    own, held = groups_of(model, arguments)
     with tempfile.TemporaryDirectory() as folder:
         descriptor, zero = copy.deepcopy(model.descriptor).double(), model.heads["ldos"].zero
         points = [
@@ -184,7 +184,7 @@ def of_hamiltonians(arguments: argparse.Namespace, data: "list[str]") -> None:
     if "hamiltonian" not in model.heads:
         raise ValueError(f"{data[0]} holds Hamiltonians, {arguments.model} predicts {', '.join(model.heads)}")
     own = Hamiltonians(next(path for path in data if is_hamiltonians(path)))
-    groups = arguments.group or ["train"], arguments.validation or ["validation"]
+    groups = groups_of(model, arguments)
     train, held = (list(own.select(*names)) for names in groups)
     report: dict[str, dict[str, Any]] = {}
     others = [path for path in data if not is_hamiltonians(path)]
@@ -194,6 +194,13 @@ def of_hamiltonians(arguments: argparse.Namespace, data: "list[str]") -> None:
     report |= add_hamiltonian_error_bars(model, train, held, progress=True)
     model.save(arguments.out)
     tell(f"{arguments.out}: {len(train)} Hamiltonians of the training, {len(held)} to calibrate on", report)
+
+
+def groups_of(model: "Model", arguments: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Groups of the training and of the validation, by the options or by the configuration of the model's training."""
+    trained = model.metadata.get("training", {}).get("configuration", {}).get("data", {})
+    own = arguments.group or ["", *(trained.get("train") or ["train"])]
+    return own, arguments.validation or trained.get("validation") or ["validation"]
 
 
 def tell(title: str, report: "Mapping[str, Mapping[str, Any]]") -> None:

@@ -8,6 +8,7 @@ from small_bilayers import graphene_bilayer, graphene_frame, mx2_bilayer, random
 
 from ase_mlelec import WannierTBCalculator, load_model
 from ase_mlelec.bands.members import changes_of_bands, changes_of_levels
+from ase_mlelec.data.hamiltonians import write_hamiltonians
 from ase_mlelec.heads.hamiltonian.members import last_layers
 from ase_mlelec.physics import levels
 from ase_mlelec.train.hamiltonian.error_bars import add_hamiltonian_error_bars
@@ -164,6 +165,20 @@ def test_file_and_command(graphene, tmp_path, capsys):
     command = ["bands", str(tmp_path / "atoms.xyz"), "--model", str(path), "--points", "12", "--plot", str(picture)]
     assert main(command) == 0
     assert "standard deviations of the bands" in capsys.readouterr().out and picture.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("group", ["", "mine"])
+def test_bars_of_data_without_groups(graphene, group, tmp_path, capsys):
+    """As 'mlelec convert' writes them, or with the groups of the training."""
+    frames = [graphene_frame(graphene_bilayer((0.1, 0.2), noise=0.03, seed=k), group=group) for k in range(2)]
+    write_hamiltonians(tmp_path / "a.h5", frames, attributes={})
+    model = random_wannier_model("graphene")
+    model.metadata["training"] = {"configuration": {"data": {"train": ["mine"], "validation": ["other"]}}}
+    model.save(tmp_path / "a.safetensors")
+    out = tmp_path / "b.safetensors"
+    assert main(["calibrate", str(tmp_path / "a.safetensors"), str(tmp_path / "a.h5"), "-o", str(out)]) == 0
+    assert "2 Hamiltonians of the training, 0 to calibrate on" in capsys.readouterr().out
+    assert load_model(out).posteriors
 
 
 def test_without_posterior():
