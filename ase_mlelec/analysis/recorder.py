@@ -16,7 +16,6 @@ from ase import Atoms, units
 from ase.calculators.calculator import CalculatorSetupError
 from ase.io import write
 from ase.outputs import all_outputs
-from tqdm import tqdm
 
 from ase_mlelec.analysis.journal import ANEW
 from ase_mlelec.analysis.result_file import ResultFile
@@ -30,6 +29,7 @@ from ase_mlelec.analysis.trajectory import (
     writer_of,
 )
 from ase_mlelec.atomic_write import not_written, replacing
+from ase_mlelec.progress import Bar
 
 if TYPE_CHECKING:
     from ase.md.md import MolecularDynamics
@@ -192,7 +192,7 @@ class _Frames:
 
 def heat(dyn: "MolecularDynamics", start: float, end: float, steps: int, *, progress: bool = True) -> None:
     """Run ``steps`` steps of a thermostatted ASE dynamics while its temperature goes linearly from start to end, K."""
-    for step, _ in enumerate(tqdm(dyn.irun(steps), total=steps + 1, unit=" steps", disable=None if progress else True)):
+    for step, _ in enumerate(Bar(dyn.irun(steps), total=steps + 1, unit=" steps", show=progress)):
         dyn.set_temperature(temperature_K=start + (end - start) * min(step + 1, steps) / max(steps, 1))  # type: ignore[attr-defined]
 
 

@@ -25,7 +25,6 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
 from ase_mlelec import processes
 from ase_mlelec.analysis.journal import ANEW
@@ -33,6 +32,7 @@ from ase_mlelec.analysis.result_file import ResultFile, stacked
 from ase_mlelec.analysis.result_writer import ResultWriter
 from ase_mlelec.data.structures import structures
 from ase_mlelec.deprecated import former_names
+from ase_mlelec.progress import Bar
 from ase_mlelec.quantities import LABELS
 
 IMMATERIAL = {"model", "device", "dtype", "skin", "on_extrapolation"}  # parameters that change rounding or names alone
@@ -115,7 +115,7 @@ def evaluate(
 
 def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
     total, names = len(images) if hasattr(images, "__len__") else None, column_names(quantities)
-    with tqdm(total=total, unit=" structures", disable=None if progress and processes.rank() == 0 else True) as bar:
+    with Bar(total=total, unit=" structures", show=progress) as bar:
         known = [] if writer is None or writer.n_rows == 0 else ResultFile(writer.path)["fingerprint"]
         batches = _batches(_unfinished(images, processes.of_first((known, writer and writer.path)), bar), batch_size)
         # as many batches at a time as there are processes: each takes one, and all get the rows

@@ -213,7 +213,16 @@ def temperature_of(attributes: Mapping[str, Any]) -> float | None:
     return float(found) if isinstance(found, numbers.Real) else None  # those of NumPy, too
 
 
-SAME = {"dos_width_eV": "Gaussian widths of the levels (eV)", "energy_reference": "zeros of energy"}  # of spectra
+SAME = {  # of spectra
+    "dos_width_eV": "Gaussian widths of the levels (eV)",
+    "energy_reference": "zeros of energy",
+    "xc": "functionals",
+}
+BY_SYMBOL = {  # attributes by chemical symbol, and what they are where they have to be the same
+    "valence_electrons": "numbers of valence electrons",
+    "electrons_per_atom": "numbers of electrons in the functions",
+    "core_charges": "",
+}
 ALIKE = 1e-3  # relative
 SAME_PLACE = 1e-4  # Å, of a structure in two files
 
@@ -222,30 +231,48 @@ def join(parts: Iterable[Frames]) -> Frames:
     """Join several data sets; raises ValueError where their energy grids differ, or what their spectra and energies are."""
     parts = list(parts)
     grids = [part.energies for part in parts if part.energies is not None]
+    check_grids(grids)
+    check_same("temperatures of the electrons (K)", [temperature_of(part.attributes) for part in parts])
+    attributes = joined_attributes(
+        [part.attributes for part in parts], [part.attributes for part in parts if part.energies is not None]
+    )
+    return Frames([frame for part in parts for frame in part], grids[0] if grids else None, attributes)
+
+
+def check_grids(grids: Sequence[np.ndarray]) -> None:
+    """Raise ValueError where the energies [S], eV, of spectra differ."""
     for grid in grids[1:]:
         if len(grid) != len(grids[0]) or not np.allclose(grid, grids[0], atol=1e-6):
             raise ValueError(
                 f"energy grids differ ({grids[0][0]:g}..{grids[0][-1]:g} eV, {len(grids[0])} points and "
                 f"{grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points); bring them to one grid first"
             )
-    return Frames([frame for part in parts for frame in part], grids[0] if grids else None, _attributes(parts))
 
 
-def _attributes(parts):
-    """Attributes of data sets that are joined; those of the later ones take precedence where they may differ."""
-    found = {key: value for part in parts for key, value in part.attributes.items()}
-    spectra = [part.attributes for part in parts if part.energies is not None]
+def joined_attributes(parts: Sequence[Mapping[str, Any]], spectra: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Attributes of data sets that are joined; those of the later ones take precedence where they may differ.
+
+    Parameters
+    ----------
+    spectra : sequence of mappings
+        Those of ``parts`` that describe spectra.
+
+    Raises
+    ------
+    ValueError
+        Where widths, zeros of energy, functionals or numbers of electrons differ.
+    """
+    found = {key: value for part in parts for key, value in part.items()}
     for key, what in SAME.items():
         check_same(what, [each.get(key) for each in spectra])
-    check_same("temperatures of the electrons (K)", [temperature_of(part.attributes) for part in parts])
-    electrons = [part.attributes.get("valence_electrons") for part in parts]
-    electrons = [each for each in electrons if isinstance(each, Mapping)]
-    for symbol in {symbol for each in electrons for symbol in each}:
-        check_same(f"numbers of valence electrons of {symbol}", [each.get(symbol) for each in electrons])
-    if electrons:
-        found["valence_electrons"] = {symbol: count for each in electrons for symbol, count in each.items()}
+    for key, what in BY_SYMBOL.items():
+        tables = [table for part in parts if isinstance(table := part.get(key), Mapping)]
+        for symbol in {symbol for table in tables for symbol in table} if what else ():
+            check_same(f"{what} of {symbol}", [table.get(symbol) for table in tables])
+        if tables:
+            found[key] = {symbol: value for table in tables for symbol, value in table.items()}
     for key, choose in ("bands_complete_below_eV", min), ("fermi_levels_eV", _range), ("projected_shares", _range):
-        values = [part.attributes[key] for part in parts if key in part.attributes]
+        values = [part[key] for part in parts if key in part]
         if len(values) > 1:
             found[key] = choose(values)
     return found

@@ -12,7 +12,6 @@ import torch
 from ase import Atoms
 from scipy.interpolate import CubicSpline
 from torch import Tensor
-from tqdm import tqdm
 
 from ase_mlelec import processes
 from ase_mlelec.data.snapshots import Snapshots
@@ -20,6 +19,7 @@ from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.descriptors import Bispectrum, Descriptor
 from ase_mlelec.physics import fermi
 from ase_mlelec.physics.energy_zero import EnergyZero
+from ase_mlelec.progress import Bar
 from ase_mlelec.system import System
 
 MEMORY = 3e9  # bytes of fingerprints and LDOS that are kept in memory; the rest is read again in every epoch
@@ -176,11 +176,10 @@ class ArrayCache:
         compute : callable
             Function from the place of a name in ``names`` to its array.
         progress : bool
-            Whether to show a progress bar with this ``title``.
+            Whether to show the progress, with this ``title``.
         """
         missing = processes.of_first([] if processes.rank() else self._missing(names))
-        hidden = None if progress and processes.rank() == 0 else True
-        with tqdm(total=len(missing), disable=hidden, desc=title, unit=" snapshots") as bar:
+        with Bar(total=len(missing), show=progress, desc=title, unit=" snapshots") as bar:
             while some := missing[: processes.world()]:
                 missing = missing[len(some) :]
                 arrays = processes.in_turn([compute(k).numpy() for k in processes.mine(some)])

@@ -153,7 +153,7 @@ def is_hamiltonians(path: str | PathLike) -> bool:
 
 
 class Hamiltonians(StoredDataSet):
-    """Frames in a file, read on demand; a selection of frames has the same class.
+    """Frames in one or more files, read on demand; a selection of frames has the same class.
 
     Attributes
     ----------

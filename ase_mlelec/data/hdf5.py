@@ -3,9 +3,11 @@
 One attribute of a file (FileFormat.mark) tells its format: JSON that describes the data, with format_version.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -16,7 +18,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_mlelec.atomic_write import replacing
-from ase_mlelec.data.data_set import DataSet
+from ase_mlelec.data.data_set import DataSet, joined_attributes
+from ase_mlelec.data.runs.find import once
 from ase_mlelec.io.hdf5 import AGAIN, check_heaps, holds, json_of, one_line, read_array, subgroup, text_attribute
 from ase_mlelec.io.hdf5_write import new_file
 
@@ -123,10 +126,12 @@ def is_of(path: str | PathLike, kind: FileFormat) -> bool:
 
 
 class StoredDataSet(DataSet):
-    """Structures in an HDF5 file, one HDF5 group each, read on demand.
+    """Structures in one or more HDF5 files, one HDF5 group each, read on demand.
 
     Attributes
     ----------
+    path : Path
+        The first file.
     attributes : dict
     groups : list of str
         Group of every structure.
@@ -134,7 +139,8 @@ class StoredDataSet(DataSet):
     Raises
     ------
     ValueError
-        For missing, truncated, damaged, foreign or newer files, at once or when a structure is read.
+        For missing, truncated, damaged, foreign or newer files, at once or when a structure is read; for files whose
+        attributes or common datasets differ.
 
     Notes
     -----
@@ -145,29 +151,50 @@ class StoredDataSet(DataSet):
     common: tuple[str, ...] = ()  # names of datasets for all structures, and of the attributes that hold them
     hashed: tuple[tuple[str, tuple[int | None, ...]], ...] = ()  # (name, shape) of datasets in the fingerprint
 
-    def __init__(self, path: str | PathLike) -> None:
+    def __init__(self, path: str | PathLike, *others: str | PathLike) -> None:
         self.path = Path(path)
         with opened(self.path, self.kind) as (file, self.attributes):
             self._read_common(file)
-            self._keys = sorted(set(file) - set(self.common))
-            self.groups = [text_attribute(subgroup(file, key), "group") for key in self._keys]
+            keys = sorted(set(file) - set(self.common))
+            self.groups = [text_attribute(subgroup(file, key), "group") for key in keys]
+        self._places = [(self.path, key) for key in keys]
+        for other in once([path, *others])[1:]:
+            self._add(type(self)(other))
+
+    def _add(self, other: Self) -> None:
+        """Add the structures of another data set."""
+        try:
+            self._check_alike(other)
+            described = [self.attributes, other.attributes]
+            self.attributes = joined_attributes(described, described if self.common else ())
+        except ValueError as error:
+            raise ValueError(f"{self.path} and {other.path}: {error}") from None
+        self._places, self.groups = self._places + other._places, self.groups + other.groups
+
+    def file_of(self, k: int) -> Path:
+        """The file that holds structure ``k``."""
+        return self._places[k][0]
 
     def take(self, indices: Sequence[int]) -> Self:
         """The structures at these indices, a data set of the same kind."""
         chosen = object.__new__(type(self))
-        columns = {name: [getattr(self, name)[k] for k in indices] for name in ("_keys", "groups")}
+        columns = {name: [getattr(self, name)[k] for k in indices] for name in ("_places", "groups")}
         chosen.__dict__ = self.__dict__ | columns
         return chosen
 
     def __len__(self):
-        return len(self._keys)
+        return len(self._places)
 
     def __getitem__(self, k):
-        with opened(self.path, self.kind) as (file, _):
-            return self._read(subgroup(file, self._keys[k]))
+        path, key = self._places[k]
+        with opened(path, self.kind) as (file, _):
+            return self._read(subgroup(file, key))
 
     def _read_common(self, file):
         """Read the datasets that belong to all structures."""
+
+    def _check_alike(self, other: Self) -> None:
+        """Raise ValueError where datasets that belong to all structures differ."""
 
     def _read(self, group):
         """Read one structure from its HDF5 group."""
@@ -175,10 +202,11 @@ class StoredDataSet(DataSet):
 
     def _contents(self):
         yield from (getattr(self, name) for name in self.common)
-        with opened(self.path, self.kind) as (file, _):
-            for group in (subgroup(file, key) for key in self._keys):
-                for name, shape in self.hashed:
-                    yield read_array(group, name, shape).astype(group[name].dtype)
+        for path, places in itertools.groupby(self._places, key=itemgetter(0)):
+            with opened(path, self.kind) as (file, _):
+                for group in (subgroup(file, key) for _, key in places):
+                    for name, shape in self.hashed:
+                        yield read_array(group, name, shape).astype(group[name].dtype)
 
 
 def read_atoms(group: h5py.Group) -> Atoms:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
-from ase_mlelec.data.data_set import hash_of
+from ase_mlelec.data.data_set import check_grids, hash_of
 from ase_mlelec.data.hdf5 import (
     PACKED,
     SNAPSHOTS,
@@ -179,7 +179,7 @@ def is_snapshots(path: str | PathLike) -> bool:
 
 
 class Snapshots(StoredDataSet):
-    """Snapshots in a file, read on demand; a selection of snapshots has the same class.
+    """Snapshots in one or more files, read on demand; a selection of snapshots has the same class.
 
     Attributes
     ----------
@@ -203,6 +203,9 @@ class Snapshots(StoredDataSet):
         if len(self.energies) < 2 or not (np.diff(self.energies) > 0).all():
             raise ValueError("/energies are not 2 or more that rise")
 
+    def _check_alike(self, other):
+        check_grids([self.energies, other.energies])
+
     def _read(self, group):
         atoms, shape = _atoms(group), _grid(group)
         dos = read_array(group, "dos", (len(self.energies),))
@@ -216,13 +219,14 @@ class Snapshots(StoredDataSet):
         temperature = number_attribute(group, "temperature")
         texts = {name: text_attribute(group, name) for name in ("name", "group")}
         snapshot = Snapshot(atoms, shape, temperature, ldos, dos, points, **texts, **optional)
-        check_snapshot(self.path, snapshot, self.energies, self.attributes)
+        check_snapshot(group.file.filename, snapshot, self.energies, self.attributes)
         return snapshot
 
     def identity(self, k: int) -> str:
         """Hash of the structure and the grid of one snapshot."""
-        with opened(self.path, SNAPSHOTS) as (file, _):
-            group = subgroup(file, self._keys[k])
+        path, key = self._places[k]
+        with opened(path, SNAPSHOTS) as (file, _):
+            group = subgroup(file, key)
             atoms = read_atoms(group)
             return hash_of([atoms.numbers, atoms.positions, atoms.cell, group.attrs["shape"]])
 

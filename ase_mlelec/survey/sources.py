@@ -161,16 +161,10 @@ def _read_frames(paths, keys, progress):
     return Source(paths, FRAMES, frames, keys, facts=facts, remedy=remedy, hot=hot)
 
 
-def _one(paths, what):
-    if len(paths) > 1:
-        raise ValueError(f"got {len(paths)} files of {what}, need one; train on one of them, or write them to one file")
-    return paths[0]
-
-
 def _read_ldos(paths, keys, progress):
     from ase_mlelec.data.snapshots import Snapshots
 
-    stored = Snapshots(_one(paths, LDOS))
+    stored = Snapshots(*paths)
     frames, points, shapes, temperatures, density = [], 0, set(), set(), 0
     for each in progress(stored):
         labels: dict[str, Any] = {name: getattr(each, name) for name in ("energy", "forces", "dos")}
@@ -197,7 +191,7 @@ def _read_hamiltonians(paths, keys, progress):
 
     whole = [path for path in paths if kind_of(path) == HAMILTONIAN]
     others = [path for path in paths if path not in whole]
-    stored = Hamiltonians(_one(whole, HAMILTONIAN))
+    stored = Hamiltonians(*whole)
     frames, sizes, reach, elements = [], [], [], 0
     for each in progress(stored):
         labels = {name: getattr(each, name) for name in ("energy", "forces") if getattr(each, name) is not None}

@@ -53,7 +53,7 @@ def check_frames(frames: Frames, path: str | PathLike) -> Frames:
 def check_hamiltonians(frames: Hamiltonians) -> Hamiltonians:
     """Check Hamiltonians, including their elements, and return them unchanged; errors as in check_frames."""
     for k, frame in enumerate(frames):
-        where = f"{frames.path}: frame {k} ({frame.name or 'unnamed'})"
+        where = f"{frames.file_of(k)}: frame {k} ({frame.name or 'unnamed'})"
         check_structure(frame.atoms, where)
         check_numbers(frame.hamiltonian.bloch.stacked.data, f"{where}: H(R)", LARGEST_ELEMENT, "eV")
         for name in ("energy", "forces"):
@@ -65,7 +65,7 @@ def check_hamiltonians(frames: Hamiltonians) -> Hamiltonians:
 def check_snapshots(snapshots: Snapshots) -> Snapshots:
     """Check snapshots and return them unchanged; errors as in check_frames."""
     for k, snapshot in enumerate(snapshots):
-        where = f"{snapshots.path}: snapshot {k} ({snapshot.name or 'unnamed'})"
+        where = f"{snapshots.file_of(k)}: snapshot {k} ({snapshot.name or 'unnamed'})"
         check_structure(snapshot.atoms, where)
         for name in ("dos", "energy", "forces", "stress"):
             if getattr(snapshot, name) is not None:

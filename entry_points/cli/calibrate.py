@@ -159,7 +159,7 @@ def of_snapshots(arguments: argparse.Namespace, data: "list[str]") -> None:
     model = load_model(arguments.model)
     if "ldos" not in model.heads:
         raise ValueError(f"{data[0]} holds LDOS snapshots, {arguments.model} predicts {', '.join(model.heads)}")
-    snapshots = Snapshots(data[0])
+    snapshots = Snapshots(*data)
     own, held = groups_of(model, arguments)
     with tempfile.TemporaryDirectory() as folder:
         descriptor, zero = copy.deepcopy(model.descriptor).double(), model.heads["ldos"].zero
@@ -183,7 +183,7 @@ def of_hamiltonians(arguments: argparse.Namespace, data: "list[str]") -> None:
     model = load_model(arguments.model)
     if "hamiltonian" not in model.heads:
         raise ValueError(f"{data[0]} holds Hamiltonians, {arguments.model} predicts {', '.join(model.heads)}")
-    own = Hamiltonians(next(path for path in data if is_hamiltonians(path)))
+    own = Hamiltonians(*(path for path in data if is_hamiltonians(path)))
     groups = groups_of(model, arguments)
     train, held = (list(own.select(*names)) for names in groups)
     report: dict[str, dict[str, Any]] = {}

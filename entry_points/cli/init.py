@@ -100,10 +100,10 @@ def look(data: Sequence[str], arguments: argparse.Namespace, path: "Path") -> No
 
 
 def bar(shown: bool) -> Callable[[Iterable, str], Iterable]:
-    """Function that wraps an iterable in a progress bar with a title, on a terminal."""
-    from tqdm import tqdm
+    """Function that wraps an iterable in a progress bar with a title."""
+    from ase_mlelec.progress import Bar
 
     def wrapped(items: Iterable, what: str) -> Iterable:
-        return tqdm(items, desc=what, disable=None if shown else True, leave=False, delay=1)
+        return Bar(items, desc=what, show=shown, leave=False, delay=1)
 
     return wrapped

@@ -109,6 +109,38 @@ def test_identity_and_fingerprint(tmp_path):
     assert finer.identity(0) != stored.identity(0)
 
 
+def test_several_files_are_one_data_set(tmp_path):
+    """As the same snapshots in one file; a file that is named twice counts once."""
+    every = [tiny(name=name, group=group) for name, group in zip("abc", ("train", "test", "train"))]
+    whole = write_tiny(tmp_path / "whole.h5", *every)
+    write_tiny(tmp_path / "1.h5", every[0])
+    write_tiny(tmp_path / "2.h5", *every[1:], attributes=ATTRIBUTES | {"valence_electrons": {"H": 1}})
+    stored = Snapshots(tmp_path / "1.h5", tmp_path / "2.h5")
+    assert [each.name for each in stored] == list("abc") and stored.groups == whole.groups
+    assert stored.fingerprint() == whole.fingerprint() and stored.identity(2) == whole.identity(2)
+    assert [each.name for each in stored.select("train").take([1])] == ["c"]
+    assert [stored.file_of(k).name for k in range(3)] == ["1.h5", "2.h5", "2.h5"]
+    assert stored.attributes["valence_electrons"] == ATTRIBUTES["valence_electrons"] | {"H": 1}
+    with pytest.warns(UserWarning, match="named more than once"):
+        assert len(Snapshots(tmp_path / "1.h5", tmp_path / "." / "1.h5")) == 1
+
+
+@pytest.mark.parametrize(
+    "attributes, energies, message",
+    [
+        ({"xc": "pbe"}, 5, "functionals differ: lda_pz and pbe"),
+        ({"valence_electrons": {"Al": 11}}, 5, "numbers of valence electrons of Al differ: 3 and 11"),
+        ({}, 6, "energy grids differ"),
+    ],
+)
+def test_several_files_that_are_unlike(tmp_path, attributes, energies, message):
+    write_tiny(tmp_path / "1.h5")
+    free = dict(ldos=np.zeros((24, energies)), dos=np.zeros(energies), density=None, fermi_level=None)
+    grid = np.arange(float(energies))
+    write_snapshots(tmp_path / "2.h5", [tiny(**free)], energies=grid, attributes=ATTRIBUTES | attributes)
+    refused(rf"1\.h5 and .*2\.h5: {message}", lambda: Snapshots(tmp_path / "1.h5", tmp_path / "2.h5"))
+
+
 def test_iterable_is_taken_one_by_one(tmp_path):
     """Several snapshots need not fit into memory together."""
     write_snapshots(

@@ -379,7 +379,10 @@ def test_errors(folder, tmp_path, capsys):
     )
     with pytest.raises(ValueError, match="got a complex H"):
         HamiltonianFrame(**{**vars(frame), "hamiltonian": complex_one})
-    assert len(Hamiltonians(folder / "g.h5").frames()) == 0
+    own = Hamiltonians(folder / "g.h5")
+    write_hamiltonians(tmp_path / "more.h5", [frame], attributes={})
+    both = Hamiltonians(folder / "g.h5", tmp_path / "more.h5")
+    assert len(own.frames()) == 0 and len(both) == len(own) + 1 and both[-1].name == frame.name
     (tmp_path / "cut.h5").write_bytes((folder / "g.h5").read_bytes()[:2000])
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
@@ -394,7 +397,10 @@ def test_errors(folder, tmp_path, capsys):
             Hamiltonians(tmp_path / name)
     for table, message in (
         ({"data": {"files": ["g.h5"], "train": ["none"]}}, "none of them to train on"),
-        ({"data": {"files": ["g.h5", "m.h5"]}}, "need one file"),
+        (
+            {"data": {"files": ["g.h5", "energies.extxyz"]}},
+            "got 1 files without Hamiltonians .*; leave them out, or add",
+        ),
         ({"dos": {}}, "train them apart"),
         ({"energy": {}, "power_spectrum": {}}, "no energies and forces to train on"),
         ({"hamiltonian": {"step": 1}}, "did you mean 'steps'"),

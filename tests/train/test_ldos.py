@@ -188,20 +188,22 @@ def test_held_refit_stays(data):
 
 
 def test_committee(tmp_path, capsys, monkeypatch):
-    """Snapshots without a group train; members differ but share fingerprints; the committee has the errors of the mean
-    LDOS."""
+    """Snapshots of two files, without a group, train; members differ but share fingerprints; the committee has the errors
+    of the mean LDOS."""
     calls = []
     monkeypatch.setattr(grid_points, "fingerprints", lambda *arguments: calls.append(1) or fingerprints(*arguments))
     write_snapshots(tmp_path / "train.h5", [make_snapshot(0, group="")], energies=ENERGIES, attributes=ATTRIBUTES)
-    write_snapshots(tmp_path / "test.h5", [make_snapshot(2, group="")], energies=ENERGIES, attributes=ATTRIBUTES)
+    for seed, name in (3, "more.h5"), (2, "test.h5"):
+        one = [make_snapshot(seed, group="")]
+        write_snapshots(tmp_path / name, one, energies=ENERGIES, attributes=ATTRIBUTES)
     (tmp_path / "al.toml").write_text(
-        'committee = 2\n[data]\nfiles = ["train.h5"]\n[bispectrum]\ntwojmax = 3\ncutoff = 3.2\n[ldos]\n'
+        'committee = 2\n[data]\nfiles = ["train.h5", "more.h5"]\n[bispectrum]\ntwojmax = 3\ncutoff = 3.2\n[ldos]\n'
         'widths = [6]\nepochs = 2\nscaling = "spread"\nschedule = "cosine"\nbatch_points = 50\nhold = 1e-4\n'
         '[output]\nmodel = "al.safetensors"\n'
     )
     assert main(["train", str(tmp_path / "al.toml"), "--quiet"]) == 0
     names = [str(tmp_path / f"al-{k}.safetensors") for k in range(2)]
-    assert len(calls) == 1
+    assert len(calls) == 2
     models = [load_model(name) for name in names]
     assert [model.metadata["training"]["configuration"]["seed"] for model in models] == [0, 1]
     assert len(list(tmp_path.glob("*.checkpoint"))) == 2 and not list(tmp_path.glob("*.fingerprints.h5"))

@@ -25,12 +25,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ase_mlelec.data.grid_points import ForceData, ForceItem, GridData, n_directions
 from ase_mlelec.data.snapshots import Snapshot, Snapshots
 from ase_mlelec.heads import LDOSHead
 from ase_mlelec.physics.ldos_functional import Ions, free_energy
+from ase_mlelec.progress import Bar
 from ase_mlelec.train.ldos.descent import normal_equations
 from ase_mlelec.train.ldos.errors import free_energy as free_energy_of_labels
 
@@ -168,7 +168,7 @@ def refit_with_labels(
 
     last, residuals = first, all_residuals(first)
     errors = [_root_mean_squares(residuals)]
-    for _ in tqdm(range(ITERATIONS), disable=None if progress else True, desc="forces", unit=" iterations"):
+    for _ in Bar(range(ITERATIONS), show=progress, desc="forces", unit=" iterations"):
         rows = torch.cat([label.rows(last.float()) for label in labels])
         missing, weights = (torch.cat(parts) for parts in zip(*residuals))
         wanted = missing + torch.einsum("msh,sh->m", rows, last - first)

@@ -160,16 +160,16 @@ def _errors(model, parts, energies):
 
 
 def _hamiltonians(config):
-    """(Hamiltonians, Frames with energies and forces of all other files)"""
+    """(Hamiltonians of all files of these, Frames with energies and forces of all other files)"""
     paths = [config.folder / name for name in config.data.files]
     whole = [path for path in paths if is_hamiltonians(path)] or paths[:1]
-    if len(whole) > 1 or (len(paths) > 1 and config.energy is None):
+    if len(paths) > len(whole) and config.energy is None:
         raise ValueError(
-            f"data.files: got {len(whole)} files of Hamiltonians and {len(paths) - len(whole)} others, "
-            "need one file of Hamiltonians for [hamiltonian], and others only with [energy]"
+            f"data.files: got {len(paths) - len(whole)} files without Hamiltonians for [hamiltonian] alone; leave them "
+            "out, or add [energy]"
         )
     others = [path for path in paths if path not in whole]
-    return check_hamiltonians(Hamiltonians(whole[0])), read_checked(others, config)
+    return check_hamiltonians(Hamiltonians(*whole)), read_checked(others, config)
 
 
 def _untrained(frames, config):

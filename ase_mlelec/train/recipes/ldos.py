@@ -145,9 +145,7 @@ def fit_ldos_model(
 
 
 def _snapshots(config):
-    if len(config.data.files) != 1:
-        raise ValueError(f"data.files: got {len(config.data.files)} files, need one file of snapshots for [ldos]")
-    snapshots = Snapshots(config.folder / config.data.files[0])
+    snapshots = Snapshots(*(config.folder / name for name in config.data.files))
     missing = [key for key in ("valence_electrons", "xc", "grid_spacing_A") if key not in snapshots.attributes]
     if missing:
         raise ValueError(f"{snapshots.path}: no '{missing[0]}' in its attributes; write it with write_snapshots")
