@@ -11,11 +11,12 @@ results. Files are written by the first process alone. Outside ``together()``, o
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Item = TypeVar("Item")
@@ -59,6 +60,17 @@ def together() -> Iterator[None]:
             torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Context in which nothing is shared, for work that is another piece in each process."""
+    former = dict(_shared)
+    _shared.update(rank=0, world=1)
+    try:
+        yield
+    finally:
+        _shared.update(former)
+
+
 def mine(items: Iterable[Item]) -> Iterator[Item]:
     """Iterate over every n-th item, the share of this process."""
     return (item for k, item in enumerate(items) if k % world() == rank())
@@ -95,8 +107,17 @@ def in_turn(values: Sequence[Item]) -> list[Item]:
     return [part[k] for k in range(len(parts[0])) for part in parts if k < len(part)]
 
 
+def of_rows(function: "Callable[[NDArray], NDArray]", rows: "NDArray") -> "NDArray":
+    """``function(rows)``, an array with an entry for each of the rows, of which every process takes every n-th."""
+    if world() == 1 or not len(rows):
+        return function(rows)
+    import numpy as np
+
+    return np.stack(in_turn(function(rows[rank() :: world()])))  # type: ignore[arg-type]  # an array of entries
+
+
 def summed(state: Any) -> Any:
-    """Sums over all processes of the numbers and tensors of nested dicts and lists, which may lack entries.
+    """Sums over all processes of the numbers, arrays and tensors of nested dicts and lists, which may lack entries.
 
     A tensor without elements stands for zeros.
     """

@@ -149,6 +149,22 @@ def test_evaluate(tmp_path):
                 np.testing.assert_array_equal(rows[name], value)
 
 
+def evaluated_grids():
+    """Rows of structures by a calculator that shares its own work elsewhere."""
+    images = [random_atoms("Al2O2", cell=np.diag([3.6, 4.2, z]), shortest=1.7) for z in (4.8, 5.4, 4.2)]
+    rows = evaluate(MLDFTCalculator(random_ldos_model(), device="cpu"), images, ["energy", "forces"], progress=False)
+    return {name: np.array(rows[name]) for name in ("energy", "forces")}
+
+
+@pytest.mark.slow
+def test_evaluate_where_calculators_share_work():
+    """Each process has another structure, and must not wait for the others within it, nor add up their results."""
+    wanted = evaluated_grids()
+    for found in together(evaluated_grids):
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
 def frames_with_labels(n=7):
     """Frames of two sizes, of which some lack forces or virials."""
     truth, frames = random_model(3), []

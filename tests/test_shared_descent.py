@@ -1,5 +1,7 @@
 """Gradient descent of electronic quantities by processes of torchrun has the learning curve of one process."""
 
+import os
+import signal
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -27,7 +29,8 @@ from ase_mlelec.train.fit import fit
 from ase_mlelec.train.hamiltonian.closed_form import standardize_hamiltonian
 from ase_mlelec.train.hamiltonian.descent import fit_hamiltonian
 from ase_mlelec.train.hamiltonian.items import frame_functions, prepare
-from ase_mlelec.train.ldos.descent import LDOSLoss, fit_ldos
+from ase_mlelec.train.interrupt import Interrupted
+from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos
 from ase_mlelec.train.ldos.standardize import standardize_ldos
 from ase_mlelec.train.losses import SpectrumLoss, TensorLoss, VectorLoss
 from ase_mlelec.train.run import OVERHEAD, Run
@@ -81,7 +84,7 @@ def of_atoms(folder, quantity):
     return weights_and_curve(model, curve)
 
 
-def of_grid_points(folder, quantity):
+def of_grid_points(folder, quantity, loss=LDOSLoss):
     """LDOS of three snapshots, one of which has it at some of its points; parts of the points in a step."""
     path, descriptor = f"{folder}/al.h5", Bispectrum(["Al"], 3, 3.2).double()
     if processes.rank() == 0:
@@ -95,9 +98,41 @@ def of_grid_points(folder, quantity):
     model, curve = Model(descriptor, {"ldos": head.double()}), f"{folder}/curve.csv"
     data._kept = {k: as_double(data[k]) for k in range(3)}
     fit_ldos(
-        model, data, LDOSLoss(1.0, 0.1, 0.1, 0.1), epochs=4, batch_size=2, batch_points=60, curve=curve, progress=False
+        model, data, loss(1.0, 0.1, 0.1, 0.1), epochs=4, batch_size=2, batch_points=60, curve=curve, progress=False
     )
     return weights_and_curve(model, curve)
+
+
+def reading(folder):
+    """Snapshots that a process reads in each of two epochs, and whether all have the same parts of points."""
+    path, descriptor = f"{folder}/al.h5", Bispectrum(["Al"], 3, 3.2)
+    if processes.rank() == 0:
+        snapshots = [make_snapshot(k, n_points=100 if k == 2 else None) for k in range(5)]
+        write_snapshots(path, snapshots, energies=LDOS_ENERGIES, attributes=ATTRIBUTES)
+    processes.gathered(None)
+    data, read = GridData(Snapshots(path), descriptor, f"{folder}/fingerprints.h5", progress=False), []
+    with seeded(0):
+        head = LDOSHead(descriptor.n_features, LDOS_ENERGIES, (12,))
+    standardize_ldos(head, data, "spread")
+    model = Model(descriptor, {"ldos": head})
+    problem = LDOSProblem(model, data, LDOSLoss(), None, False, batch_size=3, batch_points=60, seed=0)
+    data._kept, data._bytes, of_file = {}, 1e10, data._read  # nothing is kept
+    data._read = lambda k: read.append(k) or of_file(k)
+    sizes = [[(k, n) for batch in problem.batches(step) for k, n, _ in batch] for step in (0, 1)]
+    return read, sizes, head.state_dict()
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_snapshots_alone(tmp_path):
+    (tmp_path / "one").mkdir()
+    wanted, sizes, state = reading(tmp_path / "one")
+    found = together(reading, tmp_path)
+    assert sorted(wanted) == sorted(found[0][0] + found[1][0]) == sorted(2 * [*range(5)])
+    assert len(found[0][0]) == 6 and sum(n for _, n in sizes[0]) == 4 * 216 + 100
+    for _, own, standardized in found:
+        assert own == sizes
+        for name, value in state.items():
+            torch.testing.assert_close(standardized[name], value, rtol=1e-6, atol=0)
 
 
 def as_double(item):
@@ -134,7 +169,6 @@ CASES += [(of_hamiltonians, "elements"), (of_hamiltonians, "levels")]
 @pytest.mark.parametrize("function, quantity", CASES, ids=[quantity for _, quantity in CASES])
 def test_the_same_curve(function, quantity, tmp_path):
     """With three processes, of which some have no structure of a batch, and once with two."""
-    tolerance = 1e-6 if quantity == "levels" else 1e-10  # derivatives of levels are kept in single precision
     (tmp_path / "one").mkdir()
     weights, curve = function(tmp_path / "one", quantity)
     assert curve.shape[0] >= 3 and np.isfinite(weights).all()
@@ -142,8 +176,37 @@ def test_the_same_curve(function, quantity, tmp_path):
     for n in (2, 3) if quantity == "dos" else (3,):
         (tmp_path / str(n)).mkdir()
         for found_weights, found_curve in together(function, tmp_path / str(n), quantity, n=n):
-            np.testing.assert_allclose(found_curve, curve, rtol=tolerance)
-            np.testing.assert_allclose(found_weights, weights, rtol=0, atol=10 * tolerance * abs(weights).max())
+            np.testing.assert_allclose(found_curve, curve, rtol=1e-10)
+            np.testing.assert_allclose(found_weights, weights, rtol=0, atol=1e-9 * abs(weights).max())
+
+
+class Stopping(LDOSLoss):
+    """A loss during whose fourth evaluation, in the first of two epochs, the last process gets a signal to stop."""
+
+    def __call__(self, head, item):
+        type(self).calls = getattr(self, "calls", 0) + 1
+        if self.calls == 4 and processes.rank() == processes.world() - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__call__(head, item)
+
+
+def stopped_within_an_epoch(folder):
+    try:
+        of_grid_points(folder, "ldos", Stopping)
+    except Interrupted as stop:
+        calls = Stopping.calls
+        return str(stop), calls, *of_grid_points(folder, "ldos")
+
+
+@pytest.mark.slow
+def test_all_processes_stop_within_an_epoch(tmp_path):
+    """One of them has the signal; the others stop after the same batch, and the same call trains from the start."""
+    (tmp_path / "one").mkdir()
+    weights, curve = of_grid_points(tmp_path / "one", "ldos")
+    for message, calls, found_weights, found_curve in together(stopped_within_an_epoch, tmp_path):
+        assert message.startswith("interrupted after 0 of 4 epochs") and calls <= 5
+        np.testing.assert_allclose(found_curve, curve, rtol=1e-10)
+        np.testing.assert_allclose(found_weights, weights, rtol=0, atol=1e-9)
 
 
 class Failing(SpectrumLoss):

@@ -120,10 +120,9 @@ def _evaluate(calc, images, quantities, batch_size, store, writer, progress):
         batches = _batches(_unfinished(images, processes.of_first((known, writer and writer.path)), bar), batch_size)
         # as many batches at a time as there are processes: each takes one, and all get the rows
         while some := list(itertools.islice(batches, processes.world())):
-            found = [
-                [row_of(calc, atoms, quantities) for atoms in _each_of(calc, batch, names)]
-                for batch in processes.mine(some)
-            ]
+            own = list(processes.mine(some))
+            with processes.alone():  # calculators that share their work would wait for those of other structures
+                found = [[row_of(calc, atoms, quantities) for atoms in _each_of(calc, batch, names)] for batch in own]
             for rows in processes.in_turn(found):
                 store(rows)
                 bar.update(len(rows))

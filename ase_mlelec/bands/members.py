@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ase_mlelec import processes
 from ase_mlelec.bands.interior import DENSE_SIZE
 from ase_mlelec.bands.wannier_hamiltonian import WannierHamiltonian
 from ase_mlelec.physics import bands, shift_invert
@@ -37,9 +38,14 @@ def changes_of_levels(
     ----------
     Hellmann-Feynman theorem.
     """
-    energies, states = bands.eigenstates(hamiltonian.bloch, check_kpts(kpts), device=hamiltonian.device)
-    found = [_expected(member, kpts, states) - energies for member in members]
-    return energies, np.stack([_by_group(energies, each) for each in found])
+
+    def both(own):
+        energies, states = bands.eigenstates(hamiltonian.bloch, own, device=hamiltonian.device)
+        changes = [_by_group(energies, _expected(member, own, states) - energies) for member in members]
+        return np.stack([energies, *changes], axis=1)
+
+    found = processes.of_rows(both, check_kpts(kpts)).swapaxes(0, 1)
+    return found[0], found[1:]
 
 
 def changes_of_bands(
@@ -54,16 +60,18 @@ def changes_of_bands(
     energies : array [K, m], eV
         Eigenvalues at these points; NaN for none, where the changes are NaN too.
     """
-    energies, found = np.asarray(energies, dtype=float), []
-    for k, wanted in zip(check_kpts(kpts), energies):
+
+    def of_point(k, wanted):
         chosen, change = np.isfinite(wanted), np.full((len(members), len(wanted)), np.nan)
         if chosen.any():
             levels, states = _states_near(hamiltonian, k, wanted[chosen])
             own = np.stack([_expected(member, k[None], states[None])[0] for member in members]) - levels
             own = np.stack([_by_group(levels[None], each[None])[0] for each in own])
             change[:, chosen] = own[:, abs(levels - wanted[chosen][:, None]).argmin(axis=1)]
-        found.append(change)
-    return np.stack(found, axis=1)
+        return change
+
+    points = processes.mine(zip(check_kpts(kpts), np.asarray(energies, dtype=float)))
+    return np.stack(processes.in_turn([of_point(*point) for point in points]), axis=1)
 
 
 def _states_near(hamiltonian, k, wanted):

@@ -1,4 +1,7 @@
-"""Sums over k-points: Fermi level, densities of states, conductivity, optical pairs of levels, Berry curvature."""
+"""Sums over k-points: Fermi level, densities of states, conductivity, optical pairs of levels, Berry curvature.
+
+Processes that work together (see ase_mlelec.processes) share the k-points.
+"""
 
 from collections.abc import Sequence
 
@@ -6,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ase_mlelec import processes
+from ase_mlelec.bands.interior import all_eigenvalues
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.physics import bands, kernel_polynomial, levels, transport
+from ase_mlelec.physics import kernel_polynomial, levels, transport
 from ase_mlelec.physics.bloch import BlochSum, check_kpts
 from ase_mlelec.physics.kernel_polynomial import KernelPolynomialDOS
 from ase_mlelec.physics.kmesh import monkhorst_pack, time_reversal_pairs
@@ -60,7 +65,7 @@ class OnMeshes:
             For more electrons than the bands hold.
         """
         kpts, weights = self.mesh(kmesh)
-        eigenvalues = bands.eigenvalues(self.bloch, kpts, device=self.device)
+        eigenvalues = all_eigenvalues(self.bloch, kpts, self.device)
         return levels.fermi_level(eigenvalues, weights, n_electrons, temperature, degeneracy=self.spin_degeneracy)
 
     @formerly_positional("kmesh", "width")
@@ -80,7 +85,7 @@ class OnMeshes:
             Its integral is spin_degeneracy W.
         """
         kpts, weights = self.mesh(kmesh)
-        eigenvalues = bands.eigenvalues(self.bloch, kpts, device=self.device)
+        eigenvalues = all_eigenvalues(self.bloch, kpts, self.device)
         return levels.density_of_states(energies, eigenvalues, weights, width, degeneracy=self.spin_degeneracy)
 
     @formerly_positional("k", "n_moments", "n_vectors", "seed")
@@ -137,7 +142,7 @@ class Response(OnMeshes):
         -------
         array [3, 3], S/m
         """
-        kpts, weights = self.mesh(kmesh)
+        kpts, weights = _own(*self.mesh(kmesh))
         drude = transport.drude_weight(
             self.bloch,
             self.cell,
@@ -148,7 +153,7 @@ class Response(OnMeshes):
             degeneracy=self.spin_degeneracy,
             device=self.device,
         )
-        return transport.conductivity(drude, relaxation_time)
+        return transport.conductivity(processes.summed(drude), relaxation_time)
 
     @formerly_positional("fermi_level", "kmesh", "temperature", "width")
     def joint_dos(
@@ -171,7 +176,7 @@ class Response(OnMeshes):
         array [S], 1/eV
         """
         kpts, weights = self.mesh(kmesh)
-        eigenvalues = bands.eigenvalues(self.bloch, kpts, device=self.device)
+        eigenvalues = all_eigenvalues(self.bloch, kpts, self.device)
         return transport.joint_density_of_states(
             energies, eigenvalues, weights, fermi_level, temperature, width, degeneracy=self.spin_degeneracy
         )
@@ -191,9 +196,12 @@ class Response(OnMeshes):
         array [K, W, 3], Å^2
             The axial vector (yz, zx, xy).
         """
-        return transport.berry_curvature(
-            self.bloch, self.cell, kpts, positions=self.position_blochs, device=self.device
-        )[1]
+        return processes.of_rows(
+            lambda own: transport.berry_curvature(
+                self.bloch, self.cell, own, positions=self.position_blochs, device=self.device
+            )[1],
+            np.asarray(kpts, dtype=float),
+        )
 
     @formerly_positional("kmesh", "temperature")
     def hall_conductivity(self, fermi_level: float, *, kmesh: Sequence, temperature: float) -> NDArray:
@@ -212,11 +220,15 @@ class Response(OnMeshes):
         array [3], S/m
             The axial vector (σ_yz, σ_zx, σ_xy).
         """
-        kpts, weights = self.mesh(kmesh) if len(kmesh) == 2 else (monkhorst_pack(kmesh), None)
-        return transport.hall_conductivity(
+        if len(kmesh) == 2:
+            kpts, weights = _own(*self.mesh(kmesh))
+        else:  # all of the mesh: without magnetism Berry curvature is odd in k
+            whole = monkhorst_pack(kmesh)
+            kpts, weights = _own(whole, np.full(len(whole), 1 / len(whole)))
+        hall = transport.hall_conductivity(
             self.bloch,
             self.cell,
-            np.asarray(kpts),
+            kpts,
             weights,
             fermi_level,
             temperature,
@@ -224,3 +236,9 @@ class Response(OnMeshes):
             positions=self.position_blochs,
             device=self.device,
         )
+        return processes.summed(hall)
+
+
+def _own(kpts, weights):
+    """The share of this process of the points and weights of a mesh."""
+    return kpts[processes.rank() :: processes.world()], weights[processes.rank() :: processes.world()]

@@ -12,6 +12,7 @@ from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
 from numpy.typing import ArrayLike, NDArray
 
+from ase_mlelec import processes
 from ase_mlelec.bands import interior
 from ase_mlelec.bands.files import guessed_spin, write_hamiltonian
 from ase_mlelec.bands.paths import band_path
@@ -291,7 +292,9 @@ class WannierHamiltonian(Response):
 
         Degenerate eigenvalues are split along each direction separately, with ascending slopes.
         """
-        return bands.velocities(self.bloch, kpts, self.cell, device=self.device)[1]
+        return processes.of_rows(
+            lambda own: bands.velocities(self.bloch, own, self.cell, device=self.device)[1], check_kpts(kpts)
+        )
 
     @formerly_positional("groups")
     def projections(self, kpts: ArrayLike, *, groups: Sequence[Sequence[int]]) -> tuple[NDArray, NDArray]:
@@ -307,7 +310,13 @@ class WannierHamiltonian(Response):
         energies : array [K, W], eV
         weights : array [K, W, len(groups)]
         """
-        return bands.projections(self.bloch, kpts, groups, device=self.device)
+
+        def both(own):
+            energies, weights = bands.projections(self.bloch, own, groups, device=self.device)
+            return np.concatenate([energies[..., None], weights], axis=-1)
+
+        found = processes.of_rows(both, check_kpts(kpts))
+        return found[..., 0], found[..., 1:]
 
     def band_structure(
         self,

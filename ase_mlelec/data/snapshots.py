@@ -230,6 +230,12 @@ class Snapshots(StoredDataSet):
             atoms = read_atoms(group)
             return hash_of([atoms.numbers, atoms.positions, atoms.cell, group.attrs["shape"]])
 
+    def n_points(self, k: int) -> int:
+        """Number of grid points of one snapshot that have an LDOS."""
+        with opened(self.path, SNAPSHOTS) as (file, _):
+            group = subgroup(file, self._keys[k])
+            return len(group["points"]) if "points" in group else math.prod(_grid(group))
+
 
 def _atoms(group):
     atoms = read_atoms(group)

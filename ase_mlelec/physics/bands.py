@@ -45,8 +45,12 @@ def eigenvalues(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cp
 def eigenstates(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cpu") -> tuple[NDArray, ...]:
     """Energies [K, W], eV, ascending, and states [K, W, W], one per column in the basis of the functions."""
     kpts = check_kpts(kpts)
-    found = [torch.linalg.eigh(bloch.lower(kpts[batch], device)) for batch in _batches(kpts, bloch.size, 2)]
-    return tuple(torch.cat([pair[i] for pair in found]).cpu().numpy() for i in (0, 1))
+    energies = np.empty((len(kpts), bloch.size))
+    states = np.empty((len(kpts), bloch.size, bloch.size), dtype=complex)
+    for batch in _batches(kpts, bloch.size, 2):
+        found = torch.linalg.eigh(bloch.lower(kpts[batch], device))
+        energies[batch], states[batch] = (part.cpu().numpy() for part in found)
+    return energies, states
 
 
 def velocity_matrices(bloch: BlochSum, kpts: NDArray, cell: NDArray, device: str | torch.device = "cpu") -> tuple:
@@ -155,10 +159,10 @@ def projections(bloch: BlochSum, kpts: ArrayLike, groups: Sequence, device: str 
                 f"groups: got index {group.min()} to {group.max()}, need 0 to {bloch.size - 1}; count the "
                 "functions from zero"
             )
-    energies, weights = [], []
+    energies, weights = np.empty((len(kpts), bloch.size)), np.empty((len(kpts), bloch.size, len(groups)))
     for batch in _batches(kpts, bloch.size, 3):
         level, states = torch.linalg.eigh(bloch.lower(kpts[batch], device))
         share = states.real**2 + states.imag**2
-        weights.append(torch.stack([share[:, group].sum(1) for group in groups], dim=-1).cpu().numpy())
-        energies.append(level.cpu().numpy())
-    return np.concatenate(energies), np.concatenate(weights)
+        weights[batch] = torch.stack([share[:, group].sum(1) for group in groups], dim=-1).cpu().numpy()
+        energies[batch] = level.cpu().numpy()
+    return energies, weights

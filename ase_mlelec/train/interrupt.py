@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ase_mlelec import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -29,6 +31,13 @@ class Stop:
 
     def __bool__(self):
         return bool(self.number)
+
+    def agreed(self) -> bool:
+        """Whether one of the processes that work together has the signal; then all of them have it."""
+        found = max(processes.gathered(self.number))
+        if found:  # else a signal that came meanwhile stays
+            self.number = found
+        return bool(found)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ase_mlelec import processes
 from ase_mlelec.train.interrupt import stopping
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.problem import LARGEST_GRADIENT, Problem
@@ -102,9 +101,8 @@ def run_loop(
     _begin_log(log, run)
     with stopping() as stop, log.progress(total=run.end, done=run.step, unit=unit):
         while not run.ended:
-            errors = run.make_step(stop if processes.world() == 1 else None)
-            stop.number = max(processes.gathered(stop.number))  # all processes stop after the same step
-            if stop:
+            errors = run.make_step(stop)
+            if stop.agreed():
                 run.interrupted(stop)
             if errors is not None:
                 run.save()

@@ -133,8 +133,8 @@ class Run:
         self.optimizer.param_groups[0]["lr"] = rate
         try:
             for k, batch in enumerate(problem.batches(self.step)):
-                if stop:
-                    self.divided = k > 0
+                if k and stop is not None and stop.agreed():
+                    self.divided = True
                     return None
                 take_step(
                     problem.loss(batch, ratio),

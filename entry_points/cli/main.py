@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``mlelec`` with ``argv`` (default: the command line) and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = next((argument for argument in argv if not argument.startswith("-")), None)
-    form, warnings.formatwarning = warnings.formatwarning, one_line
+    form, warnings.formatwarning, rank = warnings.formatwarning, one_line, 0
     try:
         arguments, others = build_parser(chosen).parse_known_args(argv)
         if others:
@@ -53,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         check_files(arguments)
         with ending_well(), processes.together():
-            if processes.rank():
+            rank = processes.rank()
+            if rank:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first process tells
             arguments.run(arguments)
         sys.stdout.flush()  # a broken pipe shows here, not when the interpreter exits
         return 0
     except KeyboardInterrupt as stop:
-        print("mlelec:", stop if str(stop) else "interrupted", file=sys.stderr)  # a training says how to go on
+        if not rank:
+            print("mlelec:", stop if str(stop) else "interrupted", file=sys.stderr)  # a training says how to go on
         return getattr(stop, "code", 128 + signal.SIGINT)
     except Exception as error:
         if os.environ.get("MLELEC_DEBUG") or not isinstance(error, user_errors()):

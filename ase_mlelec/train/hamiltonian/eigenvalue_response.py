@@ -96,5 +96,5 @@ def level_errors(items: Sequence[Any], differences: Mapping[Any, Tensor]) -> Ten
                 errors = errors + item.responses[key].flatten(1) @ block.to(item.responses[key].dtype).flatten()
             starts[key] += len(truth)
         if item.responses:
-            found.append(errors)
+            found.append(errors.double())  # products are in single precision, sums are not
     return torch.cat(found) if found else None

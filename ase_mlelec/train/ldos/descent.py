@@ -181,7 +181,8 @@ def fit_ldos(
 class LDOSProblem:
     """Loss and errors of ``fit_ldos``, as a Problem of the training loop (see ase_mlelec.train.loop) with epochs as steps.
 
-    A batch is a list of (place of the snapshot, share of its points).
+    A batch is a list of (place of the snapshot, number of its points that take part, GridItem with these points).  Of
+    processes that work together (see ase_mlelec.processes) each reads some of the snapshots; the others are None.
     """
 
     largest_gradient = math.inf
@@ -199,6 +200,7 @@ class LDOSProblem:
     ):
         self.model, self.head, self.data, self.of_item = model, model.heads["ldos"], data, loss
         self.held = validation if validation is not None and len(validation) else data
+        self.n_points = [data.snapshots.n_points(k) for k in range(len(data))]
         self.watched = "loss" if watch else ""
         self.batch_size, self.batch_points, self.seed = batch_size, batch_points, seed
         self.parameters = list(self.head.parameters())
@@ -222,23 +224,34 @@ class LDOSProblem:
         order = rng.permutation(len(self.data))
         for start in range(0, len(order), self.batch_size):
             places = order[start : start + self.batch_size].tolist()
-            chosen = [_parts(self.data[k], self.batch_points, rng) for k in places]
+            own = set(processes.mine(places))
+            chosen = [self._parts(k, rng, k in own) for k in places]
             for parts in zip_longest(*chosen):
-                yield [(k, part) for k, part in zip(places, parts) if part is not None]
+                yield [(k, *part) for k, part in zip(places, parts) if part is not None]
+
+    def _parts(self, k, rng, own):
+        """(number of points, snapshot with the LDOS of these points, None without ``own``) of random parts of a snapshot."""
+        item = self.data[k] if own else None
+        if not self.batch_points:
+            return [(self.n_points[k], item)]
+        shares = torch.from_numpy(rng.permutation(self.n_points[k])).split(self.batch_points)
+        return [(len(s), item and replace(item, points=item.points[s], ldos=item.ldos[s])) for s in shares]
 
     @property
     def shared(self) -> bool:
         """Whether each of several processes takes a part of a batch."""
         return processes.world() > 1
 
-    def loss(self, batch: Sequence[tuple[int, GridItem]], ratio: float) -> Iterator:
-        n_points = sum(len(part.points) for _, part in batch)
+    def loss(self, batch: Sequence[tuple[int, int, GridItem | None]], ratio: float) -> Iterator:
+        whole = sum(n_points for _, n_points, _ in batch)
         found: dict = {}
-        for k, part in processes.mine(batch):
+        for k, n_points, part in batch:
+            if part is None:
+                continue
             value, squares = self.of_item(self.head, part)
             if not self.shared and not bool(torch.isfinite(value)):
                 raise NotFinite("loss", [k])
-            share = len(part.points) / n_points  # every point counts the same
+            share = n_points / whole  # every point counts the same
             for name, square in squares.items():
                 name = f"training_{name}"
                 found[name] = found.get(name, 0.0) + share * float(square.detach())
@@ -250,20 +263,17 @@ class LDOSProblem:
         return {"loss": value, **errors}
 
     def explained(
-        self, failure: NotFinite, batch: Sequence[tuple[int, GridItem]] | None, step: int, ratio: float, rate: float
+        self,
+        failure: NotFinite,
+        batch: Sequence[tuple[int, int, GridItem | None]] | None,
+        step: int,
+        ratio: float,
+        rate: float,
     ) -> Diverged:
         data = self.held if batch is None else self.data
-        places = failure.places or (range(len(data)) if batch is None else [k for k, _ in batch])
+        places = failure.places or (range(len(data)) if batch is None else [k for k, *_ in batch])
         start = f"training stopped in epoch {step}, learning rate {rate:.3g}"
         return Diverged(f"{start}: {not_finite(data, places, failure.what)}")
-
-
-def _parts(item, n, rng):
-    """The snapshot, or random parts of it with the LDOS of n points each."""
-    if not n:
-        return [item]
-    order = torch.from_numpy(rng.permutation(len(item.points)))
-    return [replace(item, points=item.points[share], ldos=item.ldos[share]) for share in order.split(n)]
 
 
 @torch.no_grad()

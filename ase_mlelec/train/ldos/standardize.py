@@ -1,8 +1,11 @@
 """Scales and zeros of fingerprints and LDOS before training."""
 
+import math
+
 import numpy as np
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.data.grid_points import GridData
 from ase_mlelec.data.snapshots import Snapshots
 from ase_mlelec.heads import LDOSHead
@@ -67,7 +70,8 @@ def standardize_ldos(head: LDOSHead, data: GridData, scaling: str = "maximum", f
     ----------
     Ellis et al. 2021, section II C, for "maximum" and "elements".
     """
-    mean, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in range(len(data)))
+    own = list(processes.mine(range(len(data))))
+    mean, covariance = _mean_and_covariance(data[k].features[data[k].points] for k in own)
     head.shift.copy_(mean)
     if fingerprints == "elements":
         head.inverse.copy_(torch.diag(_inverse_spread(covariance)))
@@ -76,9 +80,10 @@ def standardize_ldos(head: LDOSHead, data: GridData, scaling: str = "maximum", f
         parts = (_whitening(covariance[part, part]) for part in (slice(0, first), slice(first, None)))
         head.inverse.copy_(torch.block_diag(*parts))
     if scaling == "maximum":
-        head.scale.fill_(max(float(data[k].ldos.max()) for k in range(len(data))))
+        largest = max((float(data[k].ldos.max()) for k in own), default=-math.inf)
+        head.scale.fill_(max(processes.gathered(largest)))
         return
-    mean, spread = _mean_and_spread(data[k].ldos for k in range(len(data)))
+    mean, spread = _mean_and_spread(data[k].ldos for k in own)
     head.scale.copy_(spread.square().mean().sqrt())
     head.last.bias.copy_(mean / head.scale)
     head.hidden[0].weight.mul_(3**0.5)  # torch draws them with variance 1/(3 F)
@@ -86,12 +91,8 @@ def standardize_ldos(head: LDOSHead, data: GridData, scaling: str = "maximum", f
 
 def _mean_and_covariance(arrays):
     """Means [F] of the columns and their covariances [F, F], double precision."""
-    count, total, square = 0, 0.0, 0.0
-    for x in arrays:
-        x = x.double()
-        count, total, square = count + len(x), total + x.sum(dim=0), square + x.T @ x
-    mean = total / count
-    return mean, square / count - torch.outer(mean, mean)
+    mean, square = _means(arrays, lambda x: x.T @ x)
+    return mean, square - torch.outer(mean, mean)
 
 
 def _whitening(covariance):
@@ -113,9 +114,16 @@ def _inverse_spread(covariance):
 
 def _mean_and_spread(arrays):
     """Mean and standard deviation of every column, double precision."""
-    count, total, square = 0, 0.0, 0.0
+    mean, square = _means(arrays, lambda x: (x**2).sum(dim=0))
+    return mean, (square - mean**2).clamp(min=0).sqrt()
+
+
+def _means(arrays, squares):
+    """Means [F] of the columns, and of what ``squares`` sums, over the arrays of all processes; double precision."""
+    sums: dict = {}
     for x in arrays:
         x = x.double()
-        count, total, square = count + len(x), total + x.sum(dim=0), square + (x**2).sum(dim=0)
-    mean = total / count
-    return mean, (square / count - mean**2).clamp(min=0).sqrt()
+        parts = {"count": len(x), "total": x.sum(dim=0), "square": squares(x)}
+        sums = {name: sums.get(name, 0) + part for name, part in parts.items()}
+    sums = processes.summed(sums)
+    return sums["total"] / sums["count"], sums["square"] / sums["count"]
