@@ -33,7 +33,10 @@ class HasLinearEnergy:
         weights, constants = self.linear_head
         values, gradient = self.descriptor_of("energy").sums_with_gradient(system, edges, weights)
         return self._linear_with_core(
-            values + constants[self.species_index(system.numbers)[edges.atoms]], gradient, system, edges
+            values + constants.index_select(0, self.species_index(system.numbers).index_select(0, edges.atoms)),
+            gradient,
+            system,
+            edges,
         )
 
     def linear_energy_with_environment(
@@ -78,8 +81,7 @@ class HasLinearEnergy:
         They are computed again where an array of the head has changed.
         """
         head = self.heads["energy"]
-        arrays = [*head.parameters(), *head.buffers()]
-        state = [(id(head), array.data_ptr(), array._version) for array in arrays]
+        state = [id(head), *_state(head)]
         if self._linear is None or self._linear[0] != state:
             self._linear = state, head.as_linear()
         return self._linear[1]
@@ -88,8 +90,16 @@ class HasLinearEnergy:
     def linear_bars(self) -> LinearBars:
         """LinearBars of a linear energy with a posterior; computed again where an array of either has changed."""
         head, posterior = self.heads["energy"], self.posteriors["energy"]
-        arrays = [*head.buffers(), *posterior.buffers()]
-        state = [(id(posterior), array.data_ptr(), array._version) for array in arrays]
+        state = [id(head), id(posterior), *_state(head), *_state(posterior)]
         if self._linear_bars is None or self._linear_bars[0] != state:
             self._linear_bars = state, LinearBars.of(head, posterior)
         return self._linear_bars[1]
+
+
+def _state(module):
+    """Place and version of every array of a module; in a tenth of the time of ``parameters`` and ``buffers``."""
+    own = (*module._parameters.values(), *module._buffers.values())
+    found = [(array.data_ptr(), array._version) for array in own if array is not None]
+    for child in module._modules.values():
+        found += _state(child)
+    return found

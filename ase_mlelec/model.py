@@ -223,7 +223,7 @@ class Model(HasLinearEnergy, torch.nn.Module):
 
     def species_index(self, numbers: Tensor) -> Tensor:
         """Indices [N] in ``species`` of atomic numbers [N]."""
-        return self._species_of_number[numbers]
+        return self._species_of_number.index_select(0, numbers)
 
     def range_of(self, quantity: str) -> TrainingRange | None:
         """TrainingRange of the descriptor of a quantity, or None where the model has none."""

@@ -1,5 +1,6 @@
 """ASE's results energy, forces and stress from the atomic energies and derivatives of a model."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
-from ase_mlelec import compiled
+from ase_mlelec import checks, compiled
 from ase_mlelec.edges import Edges
 from ase_mlelec.long_range import Terms
 
@@ -18,9 +19,8 @@ POTENTIAL_PROPERTIES = ["energy", "free_energy", "energies", "forces", "stress",
 
 def volume_of(atoms: Atoms) -> float | None:
     """Volume of the cell, Å^3; None where its three vectors span none, whichever directions are periodic."""
-    cell = atoms.cell.array
-    volume = abs(float(np.linalg.det(cell)))
-    return volume if volume > 1e-6 * float(np.prod(np.sqrt((cell * cell).sum(axis=1)))) else None
+    volume = checks.volume_of(atoms.cell.array)
+    return volume if volume > 1e-6 * math.prod(math.hypot(*vector) for vector in atoms.cell.tolist()) else None
 
 
 def has_volume(atoms: Atoms) -> bool:

@@ -27,8 +27,16 @@ def load_centers(moments, start, block):
 
 
 @compiled
-def load_weights(weights, row, start, features, found):
-    """Copy the weights of ``features`` [F] of the centers from ``start`` on to ``found`` [F, lanes]."""
+def load_weights(weights, row, start, alike, features, found):
+    """Copy the weights of ``features`` [F] of the centers from ``start`` on to ``found`` [F, lanes].
+
+    ``alike`` says that all of them have the same; then every weight is read once.
+    """
+    if alike:
+        same = weights[row[start]]
+        for k in range(len(features)):
+            store(found, k, every(load(found, k), same[features[k]]))
+        return
     for lane in range(LANES):
         if start + lane < len(row):
             own = weights[row[start + lane]]
@@ -211,7 +219,7 @@ def contract(moments, products, most, n_seconds, weights, row, sums, of_moments,
             alike = alike and row[start + lane] == row[start]
         if not (alike and row[start] == before):
             for s in range(n_weights):
-                load_weights(weights[s], row, start, places, of_lanes[s * len(places) : (s + 1) * len(places)])
+                load_weights(weights[s], row, start, alike, places, of_lanes[s * len(places) : (s + 1) * len(places)])
             before = row[start] if alike else -1
         of_block[:] = 0.0
         of_seconds[:] = 0.0
