@@ -34,7 +34,7 @@ from ase_mlelec.data.keys import (
     remedy_of_stress,
     warn_of_unread,
 )
-from ase_mlelec.data.usual_names import guessed, shares_of, texts_of, weights_of
+from ase_mlelec.data.usual_names import SAME_ENERGY, guessed, other_energies, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.aims import read_aims
 from ase_mlelec.io.cp2k import refuse_trajectory
@@ -50,7 +50,6 @@ READABLE = (
 )
 DATABASE = ("key_value_pairs", "data")  # entries in which ASE's databases have what else belongs to a structure
 VOIGT = [[0, 5, 4], [5, 1, 3], [4, 3, 2]]  # places of tensor elements in ASE's order xx, yy, zz, yz, xz, xy
-SAME_ENERGY = 1e-6  # eV/atom
 ASYMMETRY = 1e-3  # largest asymmetry of a symmetric tensor, relative to its largest element
 
 
@@ -81,7 +80,7 @@ def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set |
             f"energy, forces, stress); it has {', '.join(seen) or 'structures alone'}; "
             + (remedy(seen) or in_other_units(seen) or "write labels with a SinglePointCalculator")
         )
-    warn_of_unread(path, unread, notes)
+    warn_of_unread(path, unread, notes, frames.counts)
     return frames
 
 
@@ -190,7 +189,7 @@ def from_images(images: Iterable[Atoms], *, name: str = "", keys: dict[str, str]
     keys = check_keys(keys or {})
     frames, used, unread, notes = _frames(list(images), name, keys, name or "images")
     check_used(name or "images", keys, used, unread)
-    warn_of_unread(name or "images", unread, notes)
+    warn_of_unread(name or "images", unread, notes, frames.counts)
     return frames
 
 
@@ -245,6 +244,7 @@ def _frames(images, name, keys, source):
             f"the labels are of several calculators ({', '.join(programs)}), whose energies belong together only where the "
             "method is the same; take those of one, such as by writing them to another file"
         )
+    notes += [] if "energy" in keys else other_energies(contents_of_all, frames, unread)
     frames = Frames(frames, grids[0] if grids else None)
     try:
         frames.check()

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence, Set
 from os import PathLike
 from typing import Any
 
@@ -232,17 +232,21 @@ def check_units(source: str | PathLike, unread: Mapping[str, Sequence], keys: Ma
                 )
 
 
-def warn_of_unread(source: str | PathLike, unread: Mapping[str, list], notes: Sequence[str] = ()) -> None:
+def warn_of_unread(
+    source: str | PathLike, unread: Mapping[str, list], notes: Sequence[str], labels: Container[str]
+) -> None:
     """Warn once of unread keys that may be labels or inputs of labels, beside ``notes`` on what was read.
 
-    ``unread`` has the values by key.
+    ``unread`` has the values by key, ``labels`` names what was read.
     """
     named = {key: values[0] for key, values in unread.items() if _counts(key, values)}
     inputs = sorted(key for key, values in unread.items() if key not in named and is_input(key, values))
     parts = list(notes)
     if named:
-        read = remedy({key: named[key] for key in sorted(named)})
-        parts.append(f"{', '.join(sorted(named))} may be labels but are not read" + (f"; {read}" if read else ""))
+        ordered = {key: named[key] for key in sorted(named)}
+        missing = {key: value for key, value in ordered.items() if _label_of(key, value)[1] not in labels}
+        read = remedy(ordered) or in_other_units(missing)
+        parts.append(f"{', '.join(ordered)} may be labels but are not read" + (f"; {read}" if read else ""))
     if inputs:
         parts.append(
             f"labels may depend on {', '.join(inputs)}, which no model here knows; split the data by it, or "

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.keys import GROUP, KIND, OTHER_ENERGIES, WEIGHT, meant, words_of
 from ase_mlelec.quantities import DIPOLE, LABELS
 
@@ -24,6 +25,7 @@ NAMES = {  # in the order of precedence
 WEIGHT_OF_LABEL = re.compile("config_([a-z]+)_weight")
 # results of ASE's calculators that tell nothing beside a label: shares of atoms, dipole by volume
 SHARES = {"energies": "energy", "stresses": "virial", "polarization": DIPOLE}
+SAME_ENERGY = 1e-6  # eV/atom
 REFERENCE = set("ref reference dft true target qm vasp".split())  # words in names of labels, beside those of models
 PREDICTED = set(
     "pred predicted prediction predictions ml nn gap mace nequip".split()
@@ -140,3 +142,21 @@ def _only(names: Iterable[str]) -> str | None:
     if len(names) > 1:
         names = [name for name in names if words_of(name) & REFERENCE]
     return names[0] if len(names) == 1 else None
+
+
+def other_energies(images: Sequence[Mapping[str, Any]], frames: Sequence[Frame], unread: Iterable[str]) -> list[str]:
+    """Notes on energies that are not read and differ from those that are, by the contents of all images."""
+    notes = []
+    for key in unread:
+        pairs = [(each, f) for each, f in zip(images, frames) if key in each and "energy" in f.labels]
+        energies = [
+            float(each[key]) for each, _ in pairs if _is_number(each[key]) and meant(key, each[key])[1] == "energy"
+        ]
+        if len(energies) < len(pairs) or not pairs:
+            continue
+        away = max(abs(e - float(f.labels["energy"])) / len(f.atoms) for e, (_, f) in zip(energies, pairs))
+        if away > SAME_ENERGY:
+            notes.append(
+                f"{key} and the energy that is read differ by up to {away:.2g} eV/atom: make sure which is right"
+            )
+    return notes

@@ -19,7 +19,7 @@ from ase_mlelec.survey.wrong_units import is_certain
 BORN = "born_charges"
 PARTS = ("train", "validation", "test", "support")  # groups that the settings of [data] name by default, and support
 SHARE = 0.1  # of the structures that are held out for validation
-FEW_SNAPSHOTS = 4
+FEW_SNAPSHOTS, EPOCHS = 4, {False: 300, True: 30}  # epochs of more and of fewer snapshots
 FEW_HAMILTONIANS = 20
 
 
@@ -51,7 +51,10 @@ def configuration(found: Survey, path: str | PathLike, *, minutes: float | None 
             "Time for gradient descent, as asked for; the steps follow from it. Closed forms take what they need.",
         )
     _data(text, found, path)
-    {LDOS: _ldos, HAMILTONIAN: _hamiltonian}.get(found.source.kind, _frames)(text, found)
+    if found.source.kind == LDOS:
+        _ldos(text, found, timed=minutes is not None)
+    else:
+        (_hamiltonian if found.source.kind == HAMILTONIAN else _frames)(text, found)
     text.section("output")
     text.set("model", f"{path.stem}.safetensors")
     return str(text)
@@ -242,7 +245,7 @@ def _species_with(frames, label):
 # LDOS and Hamiltonians ---------------------------------------------------------------------------------------------
 
 
-def _ldos(text, found):
+def _ldos(text, found, timed):
     n, n_species = found.structures.n_frames, len(found.structures.species)
     few = n < FEW_SNAPSHOTS
     known = found.frames.attributes
@@ -253,14 +256,15 @@ def _ldos(text, found):
     text.section("ldos")
     if few:
         text.comment(f"{n} snapshots: many steps of few points each, and a refit that keeps to what it knows.")
-        for key, value in (("widths", [512, 512]), ("scaling", "spread"), ("batch_points", 256), ("epochs", 30)):
+        for key, value in (("widths", [512, 512]), ("scaling", "spread"), ("batch_points", 256)):
             text.set(key, value)
         text.set("dos_weight", 0.0)
         text.set("hold", 1e-4)
     else:
         text.set("fingerprints", "components", "Principal components, of which many snapshots tell more.")
-        text.set("epochs", 300)
         text.set("batch_size", 4)
+    if not timed:  # a number of epochs would take precedence over ``minutes``
+        text.set("epochs", EPOCHS[few])
     text.set("schedule", "cosine", "Half a cosine, which needs no validation snapshots.")
     if known["densities"] == n and not few:
         text.set("density", 0.5, f"All {n} snapshots have their density.")

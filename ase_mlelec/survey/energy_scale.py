@@ -61,7 +61,8 @@ def by_forces(frames: Frames, *, without: list[int]) -> Factor | None:
     Returns
     -------
     Factor or None
-        Ratio of the two standard deviations; None where the pair potential does not explain forces or energies, or where
+        Ratio of the two standard deviations. Its error is, relative to it, what the pair potential leaves of the squares of
+        forces and energies. None where the pair potential does not explain forces or energies, or where
         there are too few structures of the same atoms.
     """
     groups = _groups(frames, set(without))
@@ -76,7 +77,7 @@ def by_forces(frames: Frames, *, without: list[int]) -> Factor | None:
     ends = np.cumsum([len(members) for members in groups])[:-1]
     measured = np.array([frame.labels["energy"] for frame in chosen], dtype=float)
     n_atoms = np.array([len(frame.atoms) for frame in chosen], dtype=float)
-    volumes = np.array([frame.atoms.cell.volume for frame in chosen]) / n_atoms
+    volumes = np.array([_volume(frame.atoms) for frame in chosen]) / n_atoms
     columns = [measured, predicted, n_atoms * volumes, n_atoms * volumes**2]
     columns = [np.concatenate([part - part.mean() for part in np.split(column, ends)]) for column in columns]
     # the forces do not tell the energy of a change of the volume
@@ -87,8 +88,9 @@ def by_forces(frames: Frames, *, without: list[int]) -> Factor | None:
     if abs(correlation) < CORRELATED:
         return None
     value = float(np.copysign(sizes[0] / sizes[1], correlation))
-    error = abs(value) * np.sqrt((1 - min(correlation**2, 1.0)) / (len(chosen) - len(groups)))
-    return Factor(value, float(error), len(chosen), value * float(n_atoms.mean()))
+    return Factor(
+        value, abs(value) * max(0.0, 1 - explained * correlation**2), len(chosen), value * float(n_atoms.mean())
+    )
 
 
 def _groups(frames, without):
@@ -100,7 +102,7 @@ def _groups(frames, without):
     alike = defaultdict(list)
     for k in usable:
         if forces[k] > least:  # others are zero by symmetry, but for noise
-            alike[tuple(sorted(frames[k].atoms.numbers))].append(k)
+            alike[(bool(frames[k].atoms.pbc.all()), *sorted(frames[k].atoms.numbers))].append(k)
     groups = [_of_usual_volume(frames, members) for members in alike.values()]
     groups = sorted((members for members in groups if len(members) >= ALIKE), key=len, reverse=True)
     found, left, structures = [], MOST_ATOMS, MOST
@@ -115,9 +117,12 @@ def _groups(frames, without):
 
 
 def _of_usual_volume(frames, members):
-    volumes = np.array([frames[k].atoms.cell.volume for k in members])
-    away = abs(volumes - np.median(volumes)) / np.median(volumes) if volumes.any() else volumes
-    return [members[k] for k in np.flatnonzero(away <= STRAINED)]
+    volumes = np.array([_volume(frames[k].atoms) for k in members])
+    return [members[k] for k in np.flatnonzero(abs(volumes - np.median(volumes)) <= STRAINED * np.median(volumes))]
+
+
+def _volume(atoms):
+    return float(atoms.cell.volume) if atoms.pbc.all() else 0.0
 
 
 def _terms(frame, pairs):

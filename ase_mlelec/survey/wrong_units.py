@@ -12,7 +12,8 @@ SAME = 0.2  # logarithm of the ratio of two factors that are the same; anharmoni
 OFF = 0.5  # logarithm of a factor above which something is wrong
 CERTAIN = 0.1  # largest error of a factor, relative to it
 FEWEST = 8  # pairs
-ROUGH = (0.3, 4.0)  # factors of ase_mlelec.survey.energy_scale that are right
+EXACT = 0.05  # largest relative error of factors of ase_mlelec.survey.energy_scale that count like those of pairs
+ROUGH = (0.3, 4.0)  # factors of ase_mlelec.survey.energy_scale with larger errors that are right
 NEAR = 0.9  # logarithm of the ratio of such a factor and a unit that explains it
 MOST = 100.0  # eV/atom, of stress x volume in matter; iron at 1.5 TPa has 50
 
@@ -84,8 +85,8 @@ def suspicions(
         found.append(
             Suspicion(f"energies do not grow with the numbers of atoms, as with {PER_ATOM}; {MULTIPLY}", "energy")
         )
-    elif scale is not None and not ROUGH[0] < scale.value < ROUGH[1]:
-        found.append(_of_scale(scale))
+    elif scale is not None and (suspicion := _of_scale(scale)):
+        found.append(suspicion)
     if forces is not None and is_off(forces):
         found.append(Suspicion(_of_forces(forces), "forces"))
     if stress is not None and is_off(stress):
@@ -126,17 +127,22 @@ def _of_forces(factor):
 
 
 def _of_scale(factor):
-    size, remedy = abs(factor.value), "correct the labels and write the data again"
+    """Suspicion of a factor of ase_mlelec.survey.energy_scale, or None where it is right."""
+    size, exact = abs(factor.value), factor.error < EXACT * abs(factor.value)
     known = []
-    if not ROUGH[0] < size < ROUGH[1]:
-        shares = abs(np.log(abs(factor.per_atom))) < NEAR
-        known = [*([PER_ATOM] if shares else []), *_alike(OF_FORCES, size, NEAR)]
+    if abs(np.log(size)) > OFF if exact else not ROUGH[0] < size < ROUGH[1]:
+        same = SAME if exact else NEAR
+        shares = abs(np.log(abs(factor.per_atom))) < same
+        known = [*([PER_ATOM] if shares else []), *_alike(OF_FORCES, size, same)]
+    elif factor.value > 0:
+        return None
     cause = f"as with {', or '.join(known)}" if known else "labels do not belong together"
     if factor.value < 0:
         cause = f"the forces have the wrong sign, and {cause}" if known else "the forces have the wrong sign"
+    remedy = MULTIPLY if known == [PER_ATOM] else "correct the labels and write the data again"
     return Suspicion(
         f"energies of {factor.n_pairs} structures vary {factor.value:.2g} times as much as by a pair potential that is "
-        f"fitted to the forces: {cause}; {MULTIPLY if known == [PER_ATOM] else remedy}",
+        f"fitted to the forces: {cause}; {remedy}",
         "energy",
     )
 

@@ -286,7 +286,12 @@ def test_several_files(tmp_path):
     [
         ('energy=-1 mu="0.1 0.2 0.3"', "forces:R:3", 'mu may be .*dipole = "mu"'),
         ('energy=-1 dipole_moment="0.1 0.2 0.3"', "forces:R:3", 'dipole = "dipole_moment"'),
-        ("energy=-1 dft_energy=-2", "forces:R:3", 'dft_energy may be .*energy = "dft_energy"'),
+        (
+            "energy=-1 dft_energy=-2",
+            "forces:R:3",
+            'dft_energy and the energy that is read differ by up to 0.5 eV/atom: .*; to .*energy = "dft_energy"',
+        ),
+        ("energy=-1 dft_energy=-1", "forces:R:3", "a.xyz: dft_energy may be labels but are not read"),
         ("energy=-1", "DFT_forces:R:3", 'forces = "DFT_forces"'),
         ("energy=-1", "hirshfeld_charges:R:3", "hirshfeld_charges may be labels but are not read$"),
         ("energy=-1", "magmoms:R:3", "magmoms may be labels but are not read$"),
@@ -315,6 +320,13 @@ def test_what_is_not_read(comment, columns, named, tmp_path):
     with pytest.warns(UserWarning, match=named) as caught:
         assert frames_of(tmp_path, text_of(comment, columns), text_of(comment, columns)).counts["energy"] == 2
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
+
+
+def test_remedy_of_energies_per_atom_beside_forces(tmp_path):
+    with pytest.warns(
+        UserWarning, match="energy_per_atom is in another unit or per atom, by its name: convert it to eV"
+    ):
+        assert frames_of(tmp_path, text_of("energy_per_atom=-1", "forces:R:3")).counts == {"forces": 1}
 
 
 # forms of extxyz files that ASE itself takes otherwise ----------------------------------------------------------------

@@ -20,7 +20,8 @@ from ase_mlelec.survey import configuration, cost, report, survey
 from ase_mlelec.survey.choices import relative
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.train import basis
-from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.config import parse_config, read_config
+from ase_mlelec.train.recipes.budget import duration_of
 
 
 def written(folder, frames, name="data.h5"):
@@ -186,6 +187,17 @@ def test_minutes(tmp_path):
     write_hdf5(tmp_path / "data.h5", clean(3))
     text = configuration(survey([tmp_path / "data.h5"]), tmp_path / "model.toml", minutes=5)
     assert "\nminutes = 5.0\n" in text
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_minutes_of_an_ldos(tmp_path, n):
+    """A number of epochs would take precedence over them."""
+    write_snapshots(tmp_path / "al.h5", [make_snapshot(k) for k in range(n)], energies=ENERGIES, attributes=ATTRIBUTES)
+    found = survey([tmp_path / "al.h5"])
+    assert "\nepochs = " in configuration(found, tmp_path / "model.toml")
+    (tmp_path / "model.toml").write_text(configuration(found, tmp_path / "model.toml", minutes=5))
+    config = read_config(tmp_path / "model.toml")
+    assert duration_of(config.ldos, config) == {"epochs": None, "seconds": 300.0}
 
 
 def test_paths(tmp_path):

@@ -12,7 +12,7 @@ from ase_mlelec.survey import report
 from ase_mlelec.survey.energy_scale import CUTOFF, _fitted, _terms, by_forces, by_sizes
 from ase_mlelec.survey.whole import survey
 from ase_mlelec.survey.wrong_units import suspicions
-from ase_mlelec.units import HARTREE
+from ase_mlelec.units import HARTREE, HARTREE_PER_BOHR
 
 
 def scattered(n=14, seed=0, sizes=((1, 1, 2),)):
@@ -82,12 +82,24 @@ def test_labels_that_belong_together(seed):
 
 def test_energies_per_atom():
     (text,) = found(per_atom(scattered(), shift=-1234.5))
-    assert "energies of 14 structures vary 0.1" in text and "as with energies per atom, or" in text
+    assert "energies of 14 structures vary 0.1" in text and "as with energies per atom; multiply them by" in text
 
 
 def test_energies_in_hartree():
     (text,) = found(mapped(scattered(), energy=lambda energy: energy / HARTREE))
     assert "energies in Hartree, forces in eV/Å" in text
+
+
+def test_both_in_atomic_units():
+    """Only 1/bohr is left of them."""
+    (text,) = found(mapped(scattered(), energy=lambda e: e / HARTREE, forces=lambda f: f / HARTREE_PER_BOHR))
+    assert "energies in Hartree and forces in Hartree/bohr" in text
+
+
+def test_crystals_and_molecules_of_the_same_atoms():
+    frames = scattered(10).frames
+    alone = [Atoms(f.atoms.numbers, f.atoms.positions) for f in scattered(10, seed=1)]
+    assert not found(Frames([*frames, *map(labeled, alone)]))
 
 
 def test_forces_of_the_wrong_sign():

@@ -18,7 +18,7 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import compared, errors, table
 from ase_mlelec.train.fit import FrameProblem
 from ase_mlelec.train.recipe import train
-from ase_mlelec.train.recipes.budget import shares_time
+from ase_mlelec.train.recipes.budget import begin_log, shares_time
 from ase_mlelec.train.recipes.description import electrons_in_dos, wannier_charges
 from ase_mlelec.train.recipes.frames import split
 
@@ -378,6 +378,13 @@ def test_energies_of_mixtures_are_compared_without_those_of_the_species(isolated
     rms = np.sqrt(((predictions - labels) ** 2).mean())
     assert 1000 * rms == pytest.approx(errors(model, frames)["energy_rmse_meV_per_atom"])
     assert "energy" in compared(model, frames.take([0, 4]))  # of one composition
+
+
+def test_minutes_beside_steps_are_said(tmp_path, capsys):
+    config = configuration(tmp_path, energy={"widths": [4], "steps": 2}, dos=None, minutes=3)
+    begin_log({}, config, True)
+    said = capsys.readouterr().err
+    assert "minutes: without effect, beside the numbers of steps that the configuration gives; take them out" in said
 
 
 def test_minutes_without_effect_are_said(tmp_path, capsys):

@@ -17,9 +17,13 @@ def begin_log(parts: Mapping[str, Frames | StoredDataSet], config: Config, progr
         "model": str(config.folder / config.output.model),
     }
     if config.minutes is not None and not shares_time(config):
-        log.tell(
-            "minutes: without effect, as nothing is left to gradient descent; closed forms take the time they need"
+        counts = sorted({_count(stage) for stage in _descending(config)})
+        why = (
+            f"beside the numbers of {' and '.join(counts)} that the configuration gives; take them out"
+            if counts
+            else ("as nothing is left to gradient descent; closed forms take the time they need")
         )
+        log.tell(f"minutes: without effect, {why}")
     return log
 
 
@@ -28,7 +32,7 @@ def duration_of(options: Any, config: Config) -> dict[str, Any]:
 
     A number of steps that the configuration gives takes precedence.
     """
-    name = "epochs" if hasattr(options, "epochs") else "steps"
+    name = _count(options)
     if config.minutes is None or name in options.given:
         return {name: getattr(options, name)}
     return {name: None, "seconds": 60 * config.minutes / len(shares_time(config))}
@@ -36,7 +40,16 @@ def duration_of(options: Any, config: Config) -> dict[str, Any]:
 
 def shares_time(config: Config) -> list[Any]:
     """Sections whose heads share ``config.minutes``: those of gradient descent without a given number of steps."""
+    return [stage for stage in _descending(config) if _count(stage) not in stage.given]
+
+
+def _descending(config):
+    """Sections whose heads are trained by gradient descent."""
     stages: list[Any] = [*(config.section(row.name) for row in config.wanted), config.ldos, config.hamiltonian]
     solved = [stage for stage in stages if getattr(stage, "closed_form", False) and not config.start]
-    left = [stage for stage in stages if stage and stage not in solved and len(stage.widths)]
-    return [stage for stage in left if ("epochs" if hasattr(stage, "epochs") else "steps") not in stage.given]
+    return [stage for stage in stages if stage and stage not in solved and len(stage.widths)]
+
+
+def _count(options):
+    """Name of the setting that bounds gradient descent."""
+    return "epochs" if hasattr(options, "epochs") else "steps"
