@@ -9,7 +9,7 @@ import numpy as np
 
 from ase_mlelec.data.data_set import Frames
 from ase_mlelec.quantities import DIPOLE, QUANTITIES
-from ase_mlelec.survey.cost import expected
+from ase_mlelec.survey.cost import expected, expected_hamiltonian, expected_ldos
 from ase_mlelec.survey.dipoles import charges_like, formal_charges
 from ase_mlelec.survey.sources import HAMILTONIAN, LDOS
 from ase_mlelec.survey.toml_text import TomlText
@@ -119,6 +119,13 @@ def _stress_unit(found):
     return next((each.stress_unit for each in found.suspicions if each.stress_unit), "")
 
 
+def _n_held(found):
+    """Number of structures that are not trained on."""
+    groups = found.frames.groups
+    drawn = 0 if "validation" in groups else round(SHARE * found.structures.n_frames)
+    return drawn + groups.count("validation") + groups.count("test")
+
+
 def _held_out(text, found):
     """Say how many structures are held out for validation, and which."""
     s = found.structures
@@ -175,7 +182,7 @@ def _energy(text, found, name=None):
         "Descriptor of the energy: ACE invariants of up to five bodies; cutoffs and number of features by the data. "
         f"An atom has {found.structures.neighbors:.0f} neighbors within 6 Å.",
     )
-    text.section("energy", f"{_energies_in_words(found)} {expected(found)}")
+    text.section("energy", f"{_energies_in_words(found)} {expected(found, _n_held(found))}")
     text.set(
         "widths",
         [],
@@ -253,10 +260,12 @@ def _ldos(text, found, timed):
     text.set(
         "n_radial", 0 if few else 16, f"Radial sums beside the bispectrum, for {n} snapshots of {n_species} species."
     )
-    text.section("ldos")
+    widths = (512, 512) if few else (128, 128)
+    cost = "Time as asked for." if timed else expected_ldos(found, EPOCHS[few], widths)
+    text.section("ldos", cost)
     if few:
         text.comment(f"{n} snapshots: many steps of few points each, and a refit that keeps to what it knows.")
-        for key, value in (("widths", [512, 512]), ("scaling", "spread"), ("batch_points", 256)):
+        for key, value in (("widths", [*widths]), ("scaling", "spread"), ("batch_points", 256)):
             text.set(key, value)
         text.set("dos_weight", 0.0)
         text.set("hold", 1e-4)
@@ -282,7 +291,9 @@ def _hamiltonian(text, found):
     n = found.structures.n_frames
     if {"energy", "forces"} <= found.frames.counts.keys():
         _energy(text, found)
-    text.section("hamiltonian", f"{n} structures; energies are relative to the vacuum level.")
+    text.section(
+        "hamiltonian", f"{n} structures; energies are relative to the vacuum level. {expected_hamiltonian(found)}"
+    )
     if n >= FEW_HAMILTONIANS:
         text.set("third", 6.5, "A third atom changes the hopping of a pair; enough structures to learn it.")
     if not found.frames.attributes.get("electrons_per_atom"):

@@ -1,16 +1,35 @@
-"""Expected time and memory of a training, before any of it."""
+"""How long a training will take and how much memory it needs, from the numbers of labels, weights, points and pairs.
+
+Counts and formulas of the recipes; speeds from trainings of other data on one core.
+"""
 
 import numpy as np
 
+from ase_mlelec.survey.neighbors import neighbor_distances
 from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
 LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 3500
 TRIALS = 4  # of cutoffs; three to five
+# structures to train on without which nothing is tried (ase_mlelec.train.recipes.linear_energy), and the weights then, for
+# one species, two, and more
+BARS = 5  # solutions of their error bars
+FEW, DEFAULT_WEIGHTS = 12, (328, 3784, 3700)
 # seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
 # for each atom and weight; number of solutions, and operations a second
 START, MOMENTS, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.003, 2e-6, 30, 1.5e10
 MATRICES, PROGRAM = 8, 0.4  # matrices of the size of the weights; memory of the program, GB
+# default settings of [bispectrum], [ldos] and [hamiltonian]
+FINGERPRINTS, REACH = 91, 4.67637  # numbers of a point, and radius of its surroundings, Å
+HOPPING, STEPS, BATCH = 12.0, 2000, 4
+# seconds on one core: for each point and neighbor of its fingerprints; for each point in an epoch, and for each weight of
+# the net beside; for each pair of atoms in a step, and for its error bars; bytes of each number of a point
+OF_NEIGHBORS, OF_POINTS, OF_WEIGHTS, OF_PAIRS, OF_BARS, BYTES = 1.1e-5, 7e-6, 3e-11, 5e-5, 8e-4, 40
+
+
+def _said(what, seconds, memory):
+    time = f"{seconds / 60:.2g} minutes" if seconds < 5400 else f"{seconds / 3600:.2g} hours"
+    return f"Expected: {what}, {time} of one core and {memory:.1f} GB, within a factor of three"
 
 
 def _fit(n_atoms, n_labels, n_weights):
@@ -19,21 +38,49 @@ def _fit(n_atoms, n_labels, n_weights):
     return ROWS * n_atoms * n_weights + operations / OPERATIONS
 
 
-def expected(found: Survey) -> str:
-    """Sentence on time and memory of an energy in closed form."""
+def _of_few(n_atoms, n_labels, n_weights):
+    """Seconds and GB of a fit without trials."""
+    operations = 2 * n_labels * n_weights**2 + BARS * n_weights**3 / 3
+    seconds = START + (MOMENTS + ROWS * n_weights) * n_atoms + operations / OPERATIONS
+    return seconds, PROGRAM + 8 * MATRICES * n_weights**2 / 1e9
+
+
+def expected(found: Survey, held: int) -> str:
+    """Sentence on time and memory of an energy in closed form, of which ``held`` structures are held out."""
     frames, names = found.frames, ("energy", "forces", "virial")
     n_labels = sum(np.size(frame.labels[name]) for frame in frames for name in names if name in frame.labels)
-    n_atoms = int(found.structures.n_atoms.sum())
-    most = min(MOST, WORK / n_atoms)
-    n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(found.structures.species)))
-    tried = min(n_atoms, MOST_TRIED)
-    share = min(TRIAL_SHARE, tried / n_atoms)
-    in_trials = max(share * n_weights, min(n_weights, FULL * len(found.structures.species)))
-    trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, in_trials)
-    seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, n_weights)
-    memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
-    return (
-        f"Expected: {n_labels} labels for about {n_weights} weights, {seconds / 60:.2g} minutes of one core and "
-        f"{memory:.1g} GB, within a factor of three (from the numbers of labels and weights, by trainings on other "
-        "data)."
-    )
+    n_atoms, n_species = int(found.structures.n_atoms.sum()), len(found.structures.species)
+    if found.structures.n_frames - held < FEW:
+        n_weights = DEFAULT_WEIGHTS[min(n_species, len(DEFAULT_WEIGHTS)) - 1]
+        seconds, memory = _of_few(n_atoms, n_labels, n_weights)
+    else:
+        most = min(MOST, WORK / n_atoms)
+        n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * n_species))
+        tried = min(n_atoms, MOST_TRIED)
+        share = min(TRIAL_SHARE, tried / n_atoms)
+        in_trials = max(share * n_weights, min(n_weights, FULL * n_species))
+        trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, in_trials)
+        seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, n_weights)
+        memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
+    what = f"{n_labels} labels for about {n_weights} weights"
+    return f"{_said(what, seconds, memory)} (from the numbers of labels and weights, by trainings on other data)."
+
+
+def expected_ldos(found: Survey, epochs: int, widths: tuple[int, int]) -> str:
+    """Sentence on time and memory of a local density of states."""
+    n_points, n_energies = int(found.frames.attributes["points"]), len(found.frames.energies)
+    weights = FINGERPRINTS * widths[0] + widths[0] * widths[1] + widths[1] * n_energies
+    around = found.structures.neighbors * (REACH / 6) ** 3
+    seconds = START + n_points * (2 * OF_NEIGHBORS * around + epochs * (OF_POINTS + OF_WEIGHTS * weights))
+    memory = PROGRAM + BYTES * n_points * (FINGERPRINTS + n_energies) / 1e9
+    return _said(f"{n_points} points in {epochs} epochs", seconds, memory) + "."
+
+
+def expected_hamiltonian(found: Survey) -> str:
+    """Sentence on time and memory of a Hamiltonian."""
+    some = found.frames.frames[:: max(1, len(found.frames) // 20)]
+    pairs = float(np.mean([len(neighbor_distances(frame.atoms, HOPPING)[0]) for frame in some]))
+    n = len(found.frames)
+    seconds = START + pairs * (STEPS * min(BATCH, n) * OF_PAIRS + n * OF_BARS)
+    memory = PROGRAM + BATCH * pairs * 2e-5
+    return _said(f"{pairs:.0f} pairs of atoms within {HOPPING:g} Å in {STEPS} steps", seconds, memory) + "."

@@ -31,6 +31,7 @@ LABELS_PER_WEIGHT = (
 )
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 5000  # weights
+DEFAULTS, OF_FEW = (6.0, 4.5), 4000  # cutoffs, Å, and weights, where structures are too few for trials
 WORK = 2.2e8  # atoms times weights that the rows of a fit may have: some minutes
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
@@ -112,6 +113,15 @@ def radius_of(frames: Frames, count: float) -> float:
 def first_basis(frames: Frames, n_species: int) -> Basis:
     """Cutoffs by the number of neighbors, from which trials begin."""
     return Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), n_species)
+
+
+def basis_of_few(n_species: int) -> Basis | None:
+    """Basis where structures are too few for trials; None for the default settings of [power_spectrum].
+
+    For three species and more these have 17,000 weights and more, of which error bars are not made, and with which no
+    matrix fits into the memory of a small machine.
+    """
+    return Basis(*DEFAULTS, n_species).sized(OF_FEW) if n_species > 2 else None
 
 
 def linear_model(basis: Basis, frames: Frames, *, species: Sequence[str], inner: float) -> Model:

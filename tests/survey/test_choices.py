@@ -21,7 +21,11 @@ from ase_mlelec.survey.choices import relative
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.train import basis
 from ase_mlelec.train.config import parse_config, read_config
+from ase_mlelec.train.config.whole import PowerSpectrumConfig
+from ase_mlelec.train.error_bars import MOST_WEIGHTS
 from ase_mlelec.train.recipes.budget import duration_of
+from ase_mlelec.train.recipes.frames import from_power_spectrum
+from ase_mlelec.train.recipes.linear_energy import FEWEST
 
 
 def written(folder, frames, name="data.h5"):
@@ -163,15 +167,22 @@ def test_nothing_to_train_on(tmp_path):
 @pytest.mark.parametrize("n", [1, 4])
 def test_snapshots(tmp_path, n):
     write_snapshots(tmp_path / "al.h5", [make_snapshot(k) for k in range(n)], energies=ENERGIES, attributes=ATTRIBUTES)
-    found, config, _ = chosen(tmp_path, tmp_path / "al.h5")
+    found, config, text = chosen(tmp_path, tmp_path / "al.h5")
     assert config.ldos is not None and not config.wanted and (config.ldos.batch_points > 0) == (n == 1)
+    assert f"Expected: {216 * n} points in {config.ldos.epochs} epochs, 0." in text
     assert f"densities of {n} of {n} snapshots" in report(found) and config.ldos.schedule == "cosine"
 
 
 def test_hamiltonians(tmp_path):
     frames = [graphene_frame(graphene_bilayer((0.1 * k, 0.0))) for k in range(3)]
     write_hamiltonians(tmp_path / "graphene.h5", frames, attributes={})
-    found, config, _ = chosen(tmp_path, tmp_path / "graphene.h5")
+    found, config, text = chosen(tmp_path, tmp_path / "graphene.h5")
+    assert "pairs of atoms within 12 Å in 2000 steps, " in text
+    assert (cost.HOPPING, cost.STEPS, cost.BATCH) == (
+        config.hamiltonian.cutoff,
+        config.hamiltonian.steps,
+        config.hamiltonian.batch_size,
+    )
     assert config.hamiltonian.levels == 0 and config.hamiltonian.third == 0 and config.energy is None
     assert "4 to 4 functions" in report(found)
 
@@ -181,6 +192,26 @@ def test_expected_cost_is_that_of_the_recipe(tmp_path):
         assert getattr(cost, name) == getattr(basis, name)
     _, _, text = written(tmp_path, clean(20))
     assert f"{20 * (1 + 24 + 9)} labels for about 226 weights, 0.12 minutes of one core" in text
+
+
+@pytest.mark.parametrize("n_species", [1, 2, 3, 4])
+def test_weights_of_few_structures(n_species):
+    few = basis.basis_of_few(n_species)
+    default = from_power_spectrum(
+        ["H", "C", "N", "O"][:n_species], **PowerSpectrumConfig().model_dump() | {"inner": 1.0}
+    )
+    n_weights = n_species * (1 + default.n_features) if few is None else few.n_weights
+    announced = cost.DEFAULT_WEIGHTS[min(n_species, 3) - 1]
+    assert (few is None) == (n_species < 3) and n_weights < MOST_WEIGHTS
+    assert n_weights == announced if few is None else n_weights == pytest.approx(announced, rel=0.05)
+    assert cost.FEW == FEWEST
+
+
+def test_cost_of_few_structures(tmp_path):
+    _, _, text = written(tmp_path, clean(12))
+    assert f"{12 * (1 + 24 + 9)} labels for about 328 weights" in text
+    _, _, text = written(tmp_path, clean(13))
+    assert f"{13 * (1 + 24 + 9)} labels for about 200 weights" in text
 
 
 def test_minutes(tmp_path):

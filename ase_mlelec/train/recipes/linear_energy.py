@@ -11,7 +11,7 @@ from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
 from ase_mlelec.train.absurd_energies import absurd_energies, without_absurd_energies
-from ase_mlelec.train.basis import choose_basis
+from ase_mlelec.train.basis import basis_of_few, choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
@@ -57,12 +57,13 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     if config.start:
         return getattr(starting_model(config).descriptor, "orders", None)
     train, held = chooses_by(parts["train"])
-    if not len(held):
-        return None
     loss = unit_loss(train, energy)
     if not loss.terms:
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
+    if not len(held):
+        few = basis_of_few(len(species))
+        return None if few is None else few.orders
     inner = options.inner or inner_distance(parts["train"])
     checkpoint = checkpoint_of(config, TRIALS)
     basis = choose_basis(train, held, loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
