@@ -18,6 +18,9 @@ def _batches(kpts, size, n_matrices=1):
     return (slice(start, start + step) for start in range(0, len(kpts), step))
 
 
+_PARTS = 16  # of such a batch for eigenvalues alone, in memory that is used again
+
+
 # Eigenstates
 
 
@@ -36,8 +39,9 @@ def eigenvalues(bloch: BlochSum, kpts: NDArray, device: str | torch.device = "cp
     real = is_invariant(kpts) & bloch.is_real  # a real matrix takes a quarter of the time
     for kind in (False, True):
         rows = np.flatnonzero(real == kind)
-        for batch in _batches(rows, bloch.size):
-            matrix = bloch.lower(kpts[rows[batch]], device)
+        matrix = None  # new memory for every batch would take time
+        for batch in _batches(rows, bloch.size, _PARTS):
+            matrix = bloch.lower(kpts[rows[batch]], device, out=matrix)
             energies[rows[batch]] = torch.linalg.eigvalsh(matrix.real.contiguous() if kind else matrix).cpu().numpy()
     return energies
 

@@ -269,6 +269,15 @@ def test_eigenstates():
     assert eigenvalues(found, np.zeros((0, 3))).shape == (0, 5)
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_eigenvalues_in_batches(real, monkeypatch):
+    """Batches share the memory of their matrices; of eight points, two of them invariant, the last batches are shorter."""
+    found = bloch(random_model(RNG, real=real))
+    monkeypatch.setattr(bands, "_CHUNK", 5 * 5 * 5 * bands._PARTS)
+    wanted = [np.linalg.eigvalsh(matrix) for matrix in found.dense(KPTS).numpy()]
+    np.testing.assert_allclose(eigenvalues(found, KPTS), wanted, atol=1e-12)
+
+
 def test_atoms_without_neighbors():
     """On-site terms alone: flat bands, no lattice vector needed."""
     model = build(2, [((0, 0, 0), 0, 0, 0.5), ((0, 0, 0), 1, 1, -0.5)], np.eye(3))
