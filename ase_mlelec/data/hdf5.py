@@ -186,9 +186,15 @@ class StoredDataSet(DataSet):
         return len(self._places)
 
     def __getitem__(self, k):
+        with self._group(k) as group:
+            return self._read(group)
+
+    @contextmanager
+    def _group(self, k: int) -> Iterator[h5py.Group]:
+        """Context of the HDF5 group of structure ``k``."""
         path, key = self._places[k]
         with opened(path, self.kind) as (file, _):
-            return self._read(subgroup(file, key))
+            yield subgroup(file, key)
 
     def _read_common(self, file):
         """Read the datasets that belong to all structures."""

@@ -18,19 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from ase_mlelec.checks import check_finite
 from ase_mlelec.data import electrons
 from ase_mlelec.data.data_set import check_grids, hash_of
-from ase_mlelec.data.hdf5 import (
-    PACKED,
-    SNAPSHOTS,
-    STRUCTURE,
-    StoredDataSet,
-    created,
-    is_of,
-    opened,
-    read_atoms,
-    write_atoms,
-)
+from ase_mlelec.data.hdf5 import PACKED, SNAPSHOTS, STRUCTURE, StoredDataSet, created, is_of, read_atoms, write_atoms
 from ase_mlelec.deprecated import formerly_positional
-from ase_mlelec.io.hdf5 import number_attribute, read_array, subgroup, text_attribute
+from ase_mlelec.io.hdf5 import number_attribute, read_array, text_attribute
 
 FAIR_SAMPLE = 100  # random grid points whose mean LDOS equals the mean over all points to a few per cent
 LEVELS = 65535  # the LDOS is stored in steps of max/65535; negative values become zero
@@ -224,16 +214,13 @@ class Snapshots(StoredDataSet):
 
     def identity(self, k: int) -> str:
         """Hash of the structure and the grid of one snapshot."""
-        path, key = self._places[k]
-        with opened(path, SNAPSHOTS) as (file, _):
-            group = subgroup(file, key)
+        with self._group(k) as group:
             atoms = read_atoms(group)
             return hash_of([atoms.numbers, atoms.positions, atoms.cell, group.attrs["shape"]])
 
     def n_points(self, k: int) -> int:
         """Number of grid points of one snapshot that have an LDOS."""
-        with opened(self.path, SNAPSHOTS) as (file, _):
-            group = subgroup(file, self._keys[k])
+        with self._group(k) as group:
             return len(group["points"]) if "points" in group else math.prod(_grid(group))
 
 

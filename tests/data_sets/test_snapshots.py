@@ -119,7 +119,7 @@ def test_several_files_are_one_data_set(tmp_path):
     assert [each.name for each in stored] == list("abc") and stored.groups == whole.groups
     assert stored.fingerprint() == whole.fingerprint() and stored.identity(2) == whole.identity(2)
     assert [each.name for each in stored.select("train").take([1])] == ["c"]
-    assert [stored.file_of(k).name for k in range(3)] == ["1.h5", "2.h5", "2.h5"]
+    assert [stored.file_of(k).name for k in range(3)] == ["1.h5", "2.h5", "2.h5"] and stored.n_points(2) == 24
     assert stored.attributes["valence_electrons"] == ATTRIBUTES["valence_electrons"] | {"H": 1}
     with pytest.warns(UserWarning, match="named more than once"):
         assert len(Snapshots(tmp_path / "1.h5", tmp_path / "." / "1.h5")) == 1
