@@ -38,6 +38,7 @@ from ase_mlelec.data.usual_names import SAME_ENERGY, guessed, other_energies, sh
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.aims import read_aims
 from ase_mlelec.io.cp2k import refuse_trajectory
+from ase_mlelec.io.cp2k_output import is_output, read_output
 from ase_mlelec.io.text import fortran_floats
 from ase_mlelec.io.ulm import check_claims
 from ase_mlelec.io.xyz import check_lines, for_ase, is_extxyz
@@ -66,7 +67,7 @@ def read_labeled(path: Path, *, keys: dict[str, str] | None = None, found: set |
     ValueError
         For a file that ASE cannot read or that has no labels; the message names the file.
     """
-    images = read_images(path)
+    images = [read_output(path)] if is_output(path) else read_images(path)
     keys = check_keys(keys or {})
     frames, used, unread, notes = _frames(images, path.stem, keys, str(path))
     if found is None:

@@ -207,3 +207,12 @@ def test_zeros_for_fixed_atoms_are_no_forces(named, tmp_path):
     with pytest.warns(UserWarning, match="data-file-schema.xml: the forces are not read: pw.x stores zeros for atoms"):
         (frame,) = read_frames(path)
     assert frame.labels.keys() == {"energy", "virial"}
+
+
+@pytest.mark.parametrize("name", ["aims.out", "r0/aims.out", "w-pos-1.xyz", "r0/x.extxyz"])
+def test_folders_that_cannot_be_read_name_their_files(name, tmp_path):
+    for each in (name, "w-frc-1.xyz") if "pos" in name else (name,):
+        (tmp_path / each).parent.mkdir(exist_ok=True)
+        (tmp_path / each).write_text("")
+    with pytest.raises(ValueError, match=f"a folder without data that can be read; give .* such as {tmp_path / name}$"):
+        read_frames(tmp_path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import seeds
 import test_aims
+import test_cp2k_output
 import test_cp2k_trajectory
 from ase.build import bulk
 from ase.calculators.calculator import CalculatorSetupError
@@ -24,7 +25,7 @@ from ase_mlelec.data import frames, snapshots
 from ase_mlelec.data.ase_formats import read_mlelec_h5
 from ase_mlelec.data.hamiltonians import Hamiltonians
 from ase_mlelec.data.runs.centers import read_center_runs
-from ase_mlelec.io import cp2k, cube, deepmd, espresso, mala, upf, wannier90
+from ase_mlelec.io import cp2k, cp2k_output, cube, deepmd, espresso, mala, upf, wannier90
 from ase_mlelec.io.espresso.common import EspressoError
 from ase_mlelec.io.vasp import VaspError
 from ase_mlelec.io.wannier90 import Wannier90Error
@@ -323,6 +324,11 @@ READERS = {
         seeds.cp2k_run,
         lambda folder: read_images(folder / "w-pos-1.xyz"),
         check=check_frames,
+    ),
+    "cp2k_output": Reader(
+        "cp2k_output.read_output",
+        seeds.text("a.out", test_cp2k_output.output()),
+        lambda folder: cp2k_output.read_output(folder / "a.out"),
     ),
     "cp2k_extended": Reader(
         "data.runs.cp2k.read_cp2k cp2k.read_trajectory",
