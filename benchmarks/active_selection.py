@@ -41,7 +41,7 @@ from ase_mlelec.train.choice import SumsByLabel, choose, solved
 from ase_mlelec.train.drawn_nets import DrawnNet
 from ase_mlelec.train.energy_rows import plain_rows
 from ase_mlelec.train.recipes.distances import inner_distance
-from ase_mlelec.train.recipes.linear_energy import BLOCK, SHARE
+from ase_mlelec.train.recipes.linear_energy import BLOCK, FOLDS
 from ase_mlelec.train.roots import roots_of
 from ase_mlelec.train.standardize import standardize, standardize_heads
 
@@ -137,7 +137,7 @@ class Rows:
         """Weights [P] fitted to energies and forces of the chosen structures, as a training does."""
         blocks = np.array_split(np.sort(chosen), max(2, len(chosen) // BLOCK))
         order = np.random.default_rng(0).permutation(len(blocks))
-        held = np.concatenate([blocks[k] for k in order[: max(1, round(SHARE * len(blocks)))]])
+        folds = [np.concatenate([blocks[k] for k in some]) for some in np.array_split(order, min(FOLDS, len(blocks)))]
         sums, n = SumsByLabel(), self.arrays["forces"].shape[1] / 3
 
         def pairs(some, of_energy, of_forces):
@@ -149,10 +149,9 @@ class Rows:
             }
             return {key: tuple(torch.from_numpy(part) for part in pair) for key, pair in found.items()}
 
-        sums.add(pairs(np.setdiff1d(chosen, held), n**-0.5, (3 * n) ** -0.5))
-        choice = choose(sums, pairs(held, 1 / n, 1.0))
-        sums.add(pairs(held, n**-0.5, (3 * n) ** -0.5))
-        return solved(sums, choice)[0].numpy()
+        for k, fold in enumerate(folds):
+            sums.add(pairs(fold, n**-0.5, (3 * n) ** -0.5), fold=k)
+        return solved(sums, choose(sums, [pairs(fold, 1 / n, 1.0) for fold in folds]))[0].numpy()
 
     def spectra(self, chosen: NDArray) -> NDArray:
         """Weights [P, S] fitted to densities of states of the chosen structures, with a ridge by cross-validation."""

@@ -222,7 +222,7 @@ def _with_all_energies(few, held):
 def _trial(basis, frames, held, loss, species, inner, tell):
     """Score of a basis: logarithms of the errors of forces and energies, or of what there is."""
     model = linear_model(basis, frames, species=species, inner=inner)
-    choice = fit_by_choice(model, frames, loss, held=held, progress=False).choice
+    choice = fit_by_choice(model, frames, loss, held=[held], progress=False).choice
     shown = ", ".join(f"{name} {1000 * error:.3g} {UNITS[name]}" for name, error in choice.errors.items())
     tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: {shown}")
     return choice.score_with(OF_ENERGIES)

@@ -1,11 +1,11 @@
 """Choice of the weights of labels and of the ridge of a closed form, by the errors on held-out structures.
 
-The sums A^T A of each label are kept apart. A trial with other weights then costs the solution of one linear equation,
-and no second pass over the data.
+The sums A^T A of each label are kept apart, and so are those of folds of structures. A trial with other weights, or without
+the structures of a fold, then costs the solution of one linear equation, and no second pass over the data.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from ase_mlelec.train.linear import TINY, RidgeRegression
 STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the weight of energies, in each round
 RIDGES = (-13.0, -1.0)  # decades, ends of the search
 LEADING = ("energy", "forces")
-TOLERANCE = 0.03  # by which stress may raise the sum of the logarithms of the errors of energies and forces
+TOLERANCE = 0.03  # of the sum of the logarithms of the errors of energies and forces, for smaller errors of stress
 LEAST = 1e-8  # share of the squares of energies or forces in those of the other, eV and Å, below which one is all alike
 EXACT = 1e-7  # eV and eV/Å; below it errors are rounding, which no choice is made by
 LARGEST_ENERGY = 100.0  # weight of energies; beyond, forces are given up for the noise of a few energies
@@ -36,7 +36,7 @@ class Choice:
     weights : dict of float
         Weight of each label, in units of the inverse sum of its squared residuals: labels with weights of 1 count alike.
     errors : dict of float
-        Mean absolute errors on held-out structures by label.
+        Mean absolute errors on held-out structures by label; geometric means over folds.
     """
 
     ridge: float
@@ -62,8 +62,8 @@ class Equations(Protocol):
     dual: bool
     squares: dict[str, float]
 
-    def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
-        """Solution [P] with a weight for each label."""
+    def solve(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> Tensor:
+        """Solution [P] with a weight for each label, perhaps ``without`` the rows of a fold."""
 
 
 class SumsByLabel:
@@ -79,12 +79,15 @@ class SumsByLabel:
 
     def __init__(self) -> None:
         self.parts: dict[str, RidgeRegression] = {}
+        self.folds: dict[int, dict[str, RidgeRegression]] = {}
         self.squares: dict[str, float] = {}
 
-    def add(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Add rows [n, P] and targets [n] by label."""
+    def add(self, rows: Mapping[str, tuple[Tensor, Tensor]], *, fold: int | None = None) -> None:
+        """Add rows [n, P] and targets [n] by label; those of a ``fold`` can be left out of a solution."""
+        kept = [self.parts] if fold is None else [self.parts, self.folds.setdefault(fold, {})]
         for name, (matrix, targets) in rows.items():
-            self.parts.setdefault(name, RidgeRegression()).add(matrix, targets)
+            for parts in kept:
+                parts.setdefault(name, RidgeRegression()).add(matrix, targets)
             self.squares[name] = self.squares.get(name, 0.0) + float(targets.square().sum())
 
     def state(self) -> dict[str, Any]:
@@ -95,19 +98,23 @@ class SumsByLabel:
         for name, sums in state["sums"].items():
             self.parts.setdefault(name, RidgeRegression()).load(sums)
 
-    def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
+    def solve(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> Tensor:
         """Solution [P]; it is not finite where rounding makes the equations indefinite."""
-        normal, right = self.equations(weights, ridge=ridge)
+        normal, right = self.equations(weights, ridge=ridge, without=without)
         factor, failed = torch.linalg.cholesky_ex(normal)
         if failed:
             return torch.full_like(right, math.nan)
         return torch.cholesky_solve(right[:, None], factor)[:, 0]
 
-    def equations(self, weights: Mapping[str, float], *, ridge: float) -> tuple[Tensor, Tensor]:
-        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P]."""
+    def equations(
+        self, weights: Mapping[str, float], *, ridge: float, without: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Normal equations: matrix [P, P] with its ridge, and right-hand side [P]; perhaps ``without`` a fold."""
         normal = right = torch.zeros(())
-        for name, weight in units_of(self.squares, weights).items():
-            part = self.parts[name]
+        units = units_of(self.squares, weights)
+        fold = {} if without is None else self.folds.get(without, {})
+        terms = [(weight, self.parts[name]) for name, weight in units.items()]
+        for weight, part in terms + [(-units[name], part) for name, part in fold.items() if name in units]:
             if not normal.ndim:
                 normal, right = weight * part.normal, weight * part.right
             else:
@@ -123,28 +130,30 @@ class RowsByLabel:
     dual = True
 
     def __init__(self) -> None:
-        self._rows: dict[str, list] = {}
+        self._rows: list[tuple[str, int | None, tuple[Tensor, Tensor]]] = []  # of a label and a fold
         self.squares: dict[str, float] = {}
         self._joined: Any = None
 
-    def add(self, rows: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Add rows [n, P] and targets [n] by label."""
+    def add(self, rows: Mapping[str, tuple[Tensor, Tensor]], *, fold: int | None = None) -> None:
+        """Add rows [n, P] and targets [n] by label; those of a ``fold`` can be left out of a solution."""
         for name, pair in rows.items():
-            self._rows.setdefault(name, []).append(pair)
+            self._rows.append((name, fold, pair))
             self._joined = None
             self.squares[name] = self.squares.get(name, 0.0) + float(pair[1].square().sum())
 
-    def solve(self, weights: Mapping[str, float], *, ridge: float) -> Tensor:
+    def solve(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> Tensor:
         """Solution [P]; it is not finite where rounding makes the equations indefinite."""
         if self._joined is None:
-            names = [name for name, pairs in self._rows.items() for _ in pairs]
-            pairs = [pair for pairs in self._rows.values() for pair in pairs]
-            rows, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
-            self._joined = names, [len(pair[1]) for pair in pairs], rows, targets, rows @ rows.T
-        names, counts, rows, targets, kernel = self._joined
+            rows, targets = (torch.cat(column) for column in zip(*(pair for *_, pair in self._rows), strict=True))
+            self._joined = torch.tensor([len(pair[1]) for *_, pair in self._rows]), rows, targets, rows @ rows.T
+        counts, rows, targets, kernel = self._joined
         units = units_of(self.squares, weights)
-        roots = [units.get(name, 0.0) ** 0.5 for name in names]
-        root = torch.tensor(roots).to(targets).repeat_interleave(torch.tensor(counts, device=targets.device))
+        # a row without a weight is as good as none
+        roots = [
+            0.0 if without is not None and fold == without else units.get(name, 0.0) ** 0.5
+            for name, fold, _ in self._rows
+        ]
+        root = torch.tensor(roots).repeat_interleave(counts).to(targets)
         kernel = root[:, None] * kernel * root
         # the mean over all columns, as with the other form of the same equations
         kernel.diagonal().add_(ridge * float(kernel.diagonal().sum()) / rows.shape[1] + TINY)
@@ -166,24 +175,36 @@ def units_of(squares: Mapping[str, float], weights: Mapping[str, float]) -> dict
     }
 
 
-def choose(equations: Equations, held: Mapping[str, tuple[Tensor, Tensor]], *, ridge: float | None = None) -> Choice:
+def choose(
+    equations: Equations, folds: Sequence[Mapping[str, tuple[Tensor, Tensor]]], *, ridge: float | None = None
+) -> Choice:
     """Choose ridge and weights by the mean absolute errors on held-out structures.
 
-    The sum of the logarithms of the errors of energies and forces is minimized along one variable after the other. Stress
-    gets the weight with which its own error is smallest, as long as this sum rises by no more than TOLERANCE.
+    The sum of the logarithms of the errors of energies and forces, a mean over folds, is minimized along one variable after
+    the other. Stress gets the weight with which its own error is smallest, as long as this sum is no more than TOLERANCE
+    above the smallest with any of its weights.
+
+    The errors of a fold are those of the solution without its rows. Few structures, such as a single fold of twenty, can
+    have small errors by chance with weights that are wrong for others.
 
     Parameters
     ----------
-    held : dict of (rows [n, P], targets [n])
-        Held-out rows by label, without weights.
+    equations : Equations
+        Rows that were added with the number of a fold are left out for its errors. Rows of a fold that were not added need
+        not be.
+    folds : sequence of dict of (rows [n, P], targets [n])
+        Held-out rows of each fold by label, without weights.
     ridge : float, optional
         A ridge that is given, and not chosen.
     """
 
     def errors(choice):
-        solution = equations.solve(choice.weights, ridge=choice.ridge)
-        found = {name: float((rows @ solution - targets).abs().mean()) for name, (rows, targets) in held.items()}
-        return replace(choice, errors={name: error if error == error else math.inf for name, error in found.items()})
+        found: dict[str, list[float]] = {}
+        for k, held in enumerate(folds):
+            solution = equations.solve(choice.weights, ridge=choice.ridge, without=k)
+            for name, (rows, targets) in held.items():
+                found.setdefault(name, []).append(float((rows @ solution - targets).abs().mean()))
+        return replace(choice, errors={name: _geometric_mean(each) for name, each in found.items()})
 
     leading = [name for name in LEADING if name in equations.squares]
     weights = dict.fromkeys(leading or equations.squares, 1.0)
@@ -194,6 +215,13 @@ def choose(equations: Equations, held: Mapping[str, tuple[Tensor, Tensor]], *, r
     if leading and "virial" in equations.squares:
         best = _with_stress(best, errors)
     return best
+
+
+def _geometric_mean(errors):
+    """Every fold counts alike: in the mean, one of structures unlike all others would decide alone."""
+    if not all(map(math.isfinite, errors)):
+        return math.inf
+    return math.exp(sum(math.log(max(error, EXACT)) for error in errors) / len(errors))
 
 
 def solved(equations: Equations, choice: Choice) -> tuple[Tensor, Choice]:
@@ -256,7 +284,8 @@ def _moved(choice: Choice, variable: str, step: float) -> Iterator[Choice]:
 
 
 def _with_stress(best: Choice, errors: Callable[[Choice], Choice]) -> Choice:
-    """The Choice with the smallest error of stress of those that hardly raise the other errors."""
-    trials = [errors(replace(best, weights=best.weights | {"virial": weight})) for weight in STRESS]
-    allowed = [trial for trial in (best, *trials) if trial.score <= best.score + TOLERANCE]
+    """The Choice with the smallest error of stress of those whose other errors are about as small as can be."""
+    trials = [best, *(errors(replace(best, weights=best.weights | {"virial": weight})) for weight in STRESS)]
+    lowest = min(trial.score for trial in trials)
+    allowed = [trial for trial in trials if trial.score <= lowest + TOLERANCE]
     return min(allowed, key=lambda trial: trial.errors.get("virial", 0.0))

@@ -1,7 +1,7 @@
 """Linear energy models: ridge regression to energies, forces and virials."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ase_mlelec.data.batches import Batches
-from ase_mlelec.data.frames import Frames
+from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.model import Model
 from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved, units_of
 from ase_mlelec.train.deviations import Deviations
@@ -79,6 +79,7 @@ def fit_linear(
         columns = zip(*([roots[name] * part for part in pair] for name, pair in rows.items()))
         return tuple(torch.cat(list(column)) for column in columns)
 
+    check_terms(loss, frames)
     batch_size = _fewer_of_large(frames, batch_size)
     few = _few_rows(frames, loss, _n_weights(model), batch_size)
     regression = RidgeRegression(dual=few)
@@ -109,7 +110,7 @@ def fit_by_choice(
     frames: Frames,
     loss: EnergyLoss,
     *,
-    held: Frames,
+    held: Sequence[Frames],
     validation: Frames | None = None,
     in_order: Frames | None = None,
     ridge: float | None = None,
@@ -125,8 +126,8 @@ def fit_by_choice(
     ----------
     loss : EnergyLoss
         Its labels count, and its weights of atoms and structures; its prefactors do not.
-    held : Frames
-        Structures with labels, by whose errors is chosen.
+    held : sequence of Frames
+        Folds of structures with labels, by whose errors is chosen. For the errors of one the others are fitted too.
     ridge : float, optional
         A ridge that is given, and not chosen.
     validation : Frames, optional
@@ -136,21 +137,27 @@ def fit_by_choice(
         trajectories; None for a fit without error bars.
     """
     batch_size = _fewer_of_large(frames, batch_size)
-    few = _few_rows(frames, loss, _n_weights(model), batch_size, n_matrices=len(loss.labels) + 2)
+    n_matrices = len(loss.labels) * (1 + (len(held) if len(held) > 1 else 0)) + 2
+    every = join([frames, *held])
+    check_terms(loss, every)
+    few = _few_rows(every, loss, _n_weights(model), batch_size, n_matrices=n_matrices)
     equations = RowsByLabel() if few else SumsByLabel()
     remedy = "check the labels. Nothing was saved"
     with closed_form("the closed form of the energy", remedy):
-        _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
-        Log.of(progress).tell(f"choosing ridge and weights by {len(held)} structures, with {_n_weights(model)} weights")
-        rows = held_rows(model, held, loss)
-        choice = choose(
-            equations, {name: (matrix, targets) for name, (matrix, targets, _) in rows.items()}, ridge=ridge
-        )
-        Log.of(progress).tell(f"solving with these {len(held)} structures too")
+        if len(frames):  # all may be in folds
+            _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
+        n_held = sum(map(len, held))
+        Log.of(progress).tell(f"choosing ridge and weights by {n_held} structures, with {_n_weights(model)} weights")
+        folds = [held_rows(model, each, loss) for each in held]
+        bare = [{name: (matrix, targets) for name, (matrix, targets, _) in rows.items()} for rows in folds]
+        if len(folds) == 1:  # as its rows are not in the sums yet, they need no sums of their own
+            choice = choose(equations, bare, ridge=ridge)
+        for k, rows in enumerate(folds):
+            _add_held(equations, rows, fold=k if len(folds) > 1 else None)
+        if len(folds) > 1:
+            choice = choose(equations, bare, ridge=ridge)
+        Log.of(progress).tell(f"solving with these {n_held} structures too")
         before = copy.deepcopy(model)  # rows are made with the weights from before
-        for name, (matrix, targets, ratio) in rows.items():
-            for some in torch.arange(len(ratio)).split(ROWS):
-                equations.add({name: (ratio[some, None] * matrix[some], ratio[some] * targets[some])})
         solution, choice = solved(equations, choice)
         _add(model, solution, remedy)
         normal, left_out = _left_out(equations, choice, solution, before, in_order, loss)
@@ -159,6 +166,14 @@ def fit_by_choice(
             _add_rows(equations, before, validation, loss)
             change = solved(equations, choice)[0] - solution
     return ChosenFit(choice, normal, change, left_out)
+
+
+def _add_held(equations, rows, fold):
+    """Add what ``held_rows`` gives to the sums, with its weights."""
+    for name, (matrix, targets, ratio) in rows.items():
+        for some in torch.arange(len(ratio)).split(ROWS):
+            weighted = ratio[some, None] * matrix[some], ratio[some] * targets[some]
+            equations.add({name: weighted}, fold=fold)
 
 
 def _left_out(equations, choice, solution, model, frames, loss):
@@ -248,7 +263,6 @@ def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict[str, tuple
 
 def _sum(regression, model, frames, loss, arranged, batch_size, checkpoint, progress):
     """Add the rows of all frames to a regression; ``arranged`` turns rows by label into the arguments of ``add``."""
-    check_terms(loss, frames)
     identity = {
         "frames": frames.fingerprint(),
         "loss": f"{type(loss).__name__} {vars(loss)}",

@@ -10,17 +10,17 @@ from ase.build import bulk
 from small_data import make_frames
 
 from ase_mlelec.data.batches import Batches
-from ase_mlelec.data.frames import Frame, Frames, write_hdf5
+from ase_mlelec.data.frames import Frame, Frames, join, write_hdf5
 from ase_mlelec.descriptors.ace import ACE, Order
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.train import basis, left_out, linear_energy
 from ase_mlelec.train.basis import ALONE, Basis, choose_basis, radius_of
-from ase_mlelec.train.choice import STEPS, TOLERANCE, Choice, RowsByLabel, SumsByLabel, _improved, choose, solved
+from ase_mlelec.train.choice import STEPS, TOLERANCE, Choice, RowsByLabel, SumsByLabel, _improved, _with_stress, choose, solved
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.energy_rows import n_rows, weighted_rows
 from ase_mlelec.train.left_out import BLOCK
-from ase_mlelec.train.linear_energy import add_change, fit_by_choice, held_rows
+from ase_mlelec.train.linear_energy import add_change, fit_by_choice, fit_with_weights, held_rows
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes import linear_energy as recipes_linear_energy
@@ -110,7 +110,7 @@ def test_checkpoint_of_sums():
 @pytest.mark.parametrize("noise", [1e-3, 1.0])
 def test_choice_is_about_the_best_of_a_grid(noise):
     equations, held = summed(SumsByLabel, problem(noise=noise)), problem(noise=noise, seed=1)
-    choice = choose(equations, held)
+    choice = choose(equations, [held])
 
     def score(ridge, energy, virial):
         solution = equations.solve({"energy": energy, "forces": 1.0, "virial": virial}, ridge=ridge)
@@ -135,7 +135,7 @@ def test_energies_that_are_all_alike(kind, n_columns, left):
     row = rows["energy"][0][0]
     row = row - (row @ truth) / (truth @ truth) * truth  # an energy that no weights of the truth change
     rows["energy"] = row.expand(6, -1).clone(), torch.full((6,), left, dtype=torch.float64)
-    choice = choose(summed(kind, rows), rows)
+    choice = choose(summed(kind, rows), [rows])
     size = float(rows["forces"][1].abs().mean())
     assert choice.errors["forces"] < 1e-3 * size
 
@@ -143,18 +143,55 @@ def test_energies_that_are_all_alike(kind, n_columns, left):
 def test_stress_never_harms():
     """Stresses of another truth get a weight with which energies and forces keep their errors."""
     rows, held = problem(noise=0.01), problem(noise=0.01, seed=1)
-    without = choose(summed(SumsByLabel, {name: rows[name] for name in ("energy", "forces")}), held)
+    without = choose(summed(SumsByLabel, {name: rows[name] for name in ("energy", "forces")}), [held])
     rows["virial"] = rows["virial"][0], -3 * rows["virial"][1]
-    wrong = choose(summed(SumsByLabel, rows), held)
+    wrong = choose(summed(SumsByLabel, rows), [held])
     assert wrong.score <= without.score + TOLERANCE + 1e-9
-    right = choose(summed(SumsByLabel, problem(noise=0.01)), held)
+    right = choose(summed(SumsByLabel, problem(noise=0.01)), [held])
     assert right.weights["virial"] > 0
     assert right.errors["virial"] <= without.errors["virial"]
 
 
+def test_stress_does_not_undo_what_it_improves():
+    """Energies and forces that gain by some stress do not lose that again for smaller errors of stress alone."""
+    errors_of = {0.0: (1.0, 5.0), 1e-3: (0.9, 4.0), 1e-2: (0.8, 3.0), 1e-1: (0.61, 2.0), 1.0: (0.6, 1.9), 10.0: (0.9, 1.0)}
+
+    def errors(choice):
+        force, virial = errors_of[choice.weights.get("virial", 0.0)]
+        return replace(choice, errors={"forces": force, "virial": virial})
+
+    assert _with_stress(errors(Choice(1e-7, {"forces": 1.0}, {})), errors).weights["virial"] == 1.0
+
+
+@pytest.mark.parametrize("kind, n_columns", [(SumsByLabel, 20), (RowsByLabel, 300)])
+def test_errors_of_folds(kind, n_columns):
+    """Geometric means of the errors of each fold with the solution without it; its rows are in the end solution."""
+    folds, equations = [problem(n_columns, seed=seed) for seed in range(3)], kind()
+    equations.add(problem(n_columns, seed=3))
+    for k, rows in enumerate(folds):
+        equations.add(rows, fold=k)
+    choice = choose(equations, folds)
+    squares = equations.squares
+    logarithms = []
+    for k, own in enumerate(folds):
+        others = [problem(n_columns, seed=3), *(rows for j, rows in enumerate(folds) if j != k)]
+        roots = {name: (weight / squares[name]) ** 0.5 for name, weight in choice.weights.items()}
+        matrix = np.concatenate([roots[name] * rows[name][0].numpy() for rows in others for name in roots])
+        targets = np.concatenate([roots[name] * rows[name][1].numpy() for rows in others for name in roots])
+        normal = matrix.T @ matrix + choice.ridge * (matrix**2).sum() / n_columns * np.eye(n_columns)
+        solution = np.linalg.solve(normal, matrix.T @ targets)
+        logarithms.append([np.log(np.abs(a.numpy() @ solution - b.numpy()).mean()) for a, b in own.values()])
+    wanted = dict(zip(own, np.exp(np.mean(logarithms, axis=0))))
+    assert choice.errors == pytest.approx(wanted, rel=1e-6)
+    whole = kind()
+    for seed in range(4):
+        whole.add(problem(n_columns, seed=seed))
+    np.testing.assert_allclose(*(each.solve(choice.weights, ridge=choice.ridge) for each in (equations, whole)), rtol=1e-6)
+
+
 def test_given_ridge_stays():
-    assert choose(summed(SumsByLabel, problem()), problem(seed=1), ridge=1e-3).ridge == 1e-3
-    assert list(choose(summed(SumsByLabel, problem(counts=(("virial", 40),))), problem(seed=1)).weights) == ["virial"]
+    assert choose(summed(SumsByLabel, problem()), [problem(seed=1)], ridge=1e-3).ridge == 1e-3
+    assert list(choose(summed(SumsByLabel, problem(counts=(("virial", 40),))), [problem(seed=1)]).weights) == ["virial"]
 
 
 def ace_model(frames):
@@ -181,7 +218,7 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
     seen, held, validation = (frames.take(list(part)) for part in (range(10), range(10, 13), range(13, 16)))
     model = ace_model(frames)
     start = flat(model)
-    options = dict(held=held, validation=validation, in_order=seen, progress=False)
+    options = dict(held=[held], validation=validation, in_order=seen, progress=False)
     found = fit_by_choice(model, seen, LOSS, **options)
     assert (found.normal is None) == few
     for part, solution in ((13, flat(model) - start), (16, flat(model) - start + found.change)):
@@ -210,13 +247,39 @@ def by_label(frames, part):
     return {name: [each.double().numpy() for each in pair] for name, pair in found.items()}
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_folds_are_fitted_in_the_end(few, monkeypatch):
+    """All structures may be in folds; the outcome is that of a fit to them with the same weights and ridge."""
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0 if few else 10**6)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
+    frames = make_frames(15)
+    folds = [frames.take(list(range(k, k + 5))) for k in (0, 5, 10)]
+    model, again = ace_model(frames), ace_model(frames)
+    start = flat(model)
+    choice = fit_by_choice(model, frames.take([]), LOSS, held=folds, ridge=1e-5, progress=False).choice
+    fit_with_weights(again, frames, LOSS, choice.weights, choice.ridge)
+    np.testing.assert_allclose(flat(model) - start, flat(again) - start, rtol=1e-5, atol=1e-8)
+    logarithms = []
+    for k, fold in enumerate(folds):
+        part = ace_model(frames)
+        equations = SumsByLabel()
+        for own in folds:
+            batches = Batches.for_model(part, own, LOSS.labels)
+            for batch in batches.all_batches(5):
+                equations.add(weighted_rows(part, batch, LOSS), fold=k if own is fold else None)
+        solution = equations.solve(choice.weights, ridge=choice.ridge, without=k)
+        rows, rest, _ = held_rows(part, fold, LOSS)["forces"]
+        logarithms.append(np.log(float((rows @ solution - rest).abs().mean())))
+    assert choice.errors["forces"] == pytest.approx(np.exp(np.mean(logarithms)), rel=1e-5)
+
+
 def test_energies_that_are_left_out():
     """Against equations without the rows of a block, with the same weights and ridge; not those without a weight."""
     frames = make_frames(13)
     frames = Frames([*frames.frames[:6], replace(frames[6], weight=0.0), *frames.frames[7:]])
     held = frames.take([2, 3, 9])
     seen = frames.take([k for k in range(13) if k not in (2, 3, 9)])
-    options = dict(held=held, ridge=1e-4, progress=False)
+    options = dict(held=[held], ridge=1e-4, progress=False)
     found = fit_by_choice(ace_model(frames), seen, LOSS, in_order=frames, **options)
     assert fit_by_choice(ace_model(frames), seen, LOSS, **options).left_out is None
     whole = by_label(frames, frames)
@@ -257,7 +320,7 @@ def test_support_is_fitted_and_does_not_choose(tmp_path, monkeypatch):
     found = {}
 
     def taken(model, seen, loss, *, held, **options):
-        found.update(seen=[frame.group for frame in seen], held=[frame.group for frame in held])
+        found.update(seen=[frame.group for frame in seen], held=[frame.group for frame in join(held)])
         raise InterruptedError
 
     monkeypatch.setattr(recipes_linear_energy, "fit_by_choice", taken)
@@ -343,13 +406,25 @@ def test_trials_of_an_interrupted_training_are_kept(tmp_path, monkeypatch):
 
 def test_blocks_are_held_out():
     frames = make_frames(24)
-    seen, held = chooses_by(frames)
+    seen, (held,) = chooses_by(frames)
     assert len(seen) + len(held) == 24
     assert {frame.name for frame in seen}.isdisjoint(frame.name for frame in held)
     names = [frame.name for frame in frames]
     places = [names.index(frame.name) for frame in held]
     assert np.diff(places).tolist().count(1) >= len(places) // 2  # neighbors stay together
-    assert len(chooses_by(frames.take(list(range(5))))[1]) == 0
+    assert chooses_by(frames.take(list(range(5))))[1] == []
+
+
+def test_folds_of_few_structures_hold_all_of_them(monkeypatch):
+    frames = make_frames(40)
+    seen, folds = chooses_by(frames, 100)
+    names = [frame.name for part in (seen, *folds) for frame in part]
+    assert len(folds) == 5 and len(seen) == 0 and sorted(names) == sorted(frame.name for frame in frames)
+    first = chooses_by(frames)[1][0]
+    assert [frame.name for frame in first] == [frame.name for frame in folds[0]]
+    monkeypatch.setattr(recipes_linear_energy, "ENOUGH", 16)
+    assert len(chooses_by(frames, 100)[1]) == 2
+    assert len(chooses_by(frames, 10**9)[1]) == 1  # their rows would fill the memory
 
 
 @pytest.mark.slow

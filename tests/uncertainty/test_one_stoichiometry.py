@@ -52,7 +52,7 @@ def fitted():
     standardize(model, frames)
     seen, held, validation = (frames.take(list(range(*ends))) for ends in ((0, 44), (44, 54), (54, 60)))
     loss = EnergyLoss((1, 1), (1, 1), (0, 0))
-    options = dict(held=held, in_order=seen, ridge=RIDGE, progress=False)
+    options = dict(held=[held], in_order=seen, ridge=RIDGE, progress=False)
     normal = fit_by_choice(model, seen, loss, **options).normal
     factor = arranged(inverse_factor(normal, 0.0), model.heads["energy"].nets)
     add_error_bars(model, seen, validation, factors={"energy": factor})

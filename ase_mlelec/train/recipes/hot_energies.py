@@ -17,6 +17,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.evaluate import errors
+from ase_mlelec.train.last_layer import n_weights
 from ase_mlelec.train.linear_energy import fit_by_choice, fit_with_weights
 from ase_mlelec.train.log import Log, readable_errors
 from ase_mlelec.train.losses import energy_and_derivatives
@@ -151,9 +152,9 @@ class _Fit:
 
     def _choice(self, fitted):
         """What leads to the smallest errors on blocks of the training structures that are left out."""
-        seen, held = chooses_by(self.train)
+        seen, held = chooses_by(self.train, n_weights(next(iter(fitted.values())).heads["energy"]))
         mixtures = [dict.fromkeys(fitted, 0.0), _shares(fitted, self.train)]
-        if not len(held):
+        if not held:
             return mixtures[1], WEIGHTS, RIDGE
         seen, choices = _joined(seen, self.support), []
         for shares in mixtures:

@@ -11,9 +11,10 @@ from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
 from ase_mlelec.train.absurd_energies import absurd_energies, without_absurd_energies
-from ase_mlelec.train.basis import basis_of_few, choose_basis
+from ase_mlelec.train.basis import WORK, basis_of_few, choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.deviations import Deviations
+from ase_mlelec.train.last_layer import n_weights
 from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
 from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.losses import EnergyLoss
@@ -22,8 +23,10 @@ from ase_mlelec.train.recipes.distances import inner_distance
 from ase_mlelec.train.recipes.starting import starting_model
 
 RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
-SHARE, BLOCK = 0.2, 4  # of the training structures, in blocks, by whose errors settings are chosen
+FOLDS, BLOCK = 5, 4  # of the training structures, in blocks, by whose errors settings are chosen
 FEWEST = 12  # structures, from which some can be held out
+ENOUGH = 100  # structures by whose errors ridge and weights are chosen; every further fold costs time and memory
+MOST = WORK / FOLDS  # atoms times weights of more folds than one
 TRIALS, ROWS = "energy-trials", "energy-rows"  # names of checkpoints
 
 
@@ -61,12 +64,12 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     if not loss.terms:
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
-    if not len(held):
+    if not held:
         few = basis_of_few(len(species))
         return None if few is None else few.orders
     inner = options.inner or inner_distance(parts["train"])
     checkpoint = checkpoint_of(config, TRIALS)
-    basis = choose_basis(train, held, loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
+    basis = choose_basis(train, *held, loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
     return basis.orders
 
 
@@ -103,8 +106,8 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     options = cast(EnergyConfig, config.energy)
     checkpoint = checkpoint_of(config, ROWS)  # not that of a net of former settings
     given = any(any(getattr(options, name) or ()) for name in options.loss_terms)
-    seen, held = (train, train.take([])) if given else chooses_by(parts["train"])
-    if not len(held):
+    seen, held = (train, []) if given else chooses_by(parts["train"], n_weights(model.heads["energy"]))
+    if not held:
         ridge = RIDGE if options.ridge is None else options.ridge
         loss = loss if given else unit_loss(train, options)
         _begin(model, train, loss, log)
@@ -124,7 +127,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         progress=log,
     )
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
-    log.tell(f"chosen by {len(held)} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
+    log.tell(f"chosen by {sum(map(len, held))} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
     return Fitted(about, normal, change, left_out)
@@ -132,23 +135,36 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
 
 def _begin(model, train, loss, log):
     """Block at the start of the log."""
-    numbers = sum(part.numel() for part in model.heads["energy"].nets.last.parameters())
     labels = counted((train.counts.get(name, 0), name) for name in loss.labels)
-    parameters = f"{numbers}, double precision, {next(model.parameters()).device}"
+    parameters = f"{n_weights(model.heads['energy'])}, double precision, {next(model.parameters()).device}"
     title = f"energy of {', '.join(model.species)} in closed form"
     log.block(title, log.about | {"labels": labels, "parameters": parameters})
 
 
-def chooses_by(train: Frames) -> tuple[Frames, Frames]:
-    """Structures to fit, and blocks of structures by whose errors settings are chosen before these are fitted too."""
+def chooses_by(train: Frames, size: int | None = None) -> tuple[Frames, list[Frames]]:
+    """Structures to fit, and folds of structures by whose errors settings are chosen before these are fitted too.
+
+    Folds are of blocks of neighbors, and of species that the others have as well; there are none among few structures. There
+    is one without a ``size``, the number of weights that are fitted; with it there are more where one has few structures.
+    """
     if len(train) < FEWEST:
-        return train, train.take([])
+        return train, []
     blocks = np.array_split(np.arange(len(train)), max(2, len(train) // BLOCK))
-    chosen = np.random.default_rng(0).permutation(len(blocks))[: max(1, round(SHARE * len(blocks)))]
-    held = {int(k) for block in chosen for k in blocks[block]}
-    seen, rest = (train.take([k for k in range(len(train)) if (k in held) == out]) for out in (False, True))
-    species = [{symbol for frame in part for symbol in frame.atoms.symbols} for part in (seen, rest)]
-    return (seen, rest) if species[1] <= species[0] else (train, train.take([]))
+    order = np.random.default_rng(0).permutation(len(blocks))
+    folds: list[list[int]] = []
+    for chosen in np.array_split(order, min(FOLDS, len(blocks))):
+        fold = sorted(int(k) for block in chosen for k in blocks[block])
+        n_atoms = sum(len(train[k].atoms) for own in (*folds, fold) for k in own)
+        if folds and (size is None or sum(map(len, folds)) >= ENOUGH or n_atoms * size > MOST):
+            break
+        if _species(train, fold) <= _species(train, {*range(len(train))} - {*fold}):
+            folds.append(fold)
+    held = {k for fold in folds for k in fold}
+    return train.take([k for k in range(len(train)) if k not in held]), [train.take(fold) for fold in folds]
+
+
+def _species(frames, chosen):
+    return {symbol for k in chosen for symbol in frames[k].atoms.symbols}
 
 
 def _has_labels(frames):
