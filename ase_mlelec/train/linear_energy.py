@@ -91,18 +91,28 @@ def fit_linear(
 
 
 def fit_with_weights(
-    model: Model, frames: Frames, loss: EnergyLoss, weights: Mapping[str, float], ridge: float
-) -> None:
+    model: Model,
+    frames: Frames,
+    loss: EnergyLoss,
+    weights: Mapping[str, float],
+    ridge: float,
+    *,
+    in_order: Frames | None = None,
+) -> "ChosenFit":
     """As ``fit_linear``, with a weight of each label in units of the inverse sum of its squares, see Choice.
+
+    ``in_order`` as in ``fit_by_choice``.
 
     Raises
     ------
     Diverged
         When rows or the solution are not finite.
     """
-    equations = SumsByLabel()
+    equations, before = SumsByLabel(), copy.deepcopy(model)
     _add_rows(equations, model, frames, loss)
-    _add(model, equations.solve(weights, ridge=ridge), "check the labels. Nothing was saved")
+    solution, choice = solved(equations, Choice(ridge, dict(weights), {}))
+    _add(model, solution, "check the labels. Nothing was saved")
+    return ChosenFit(choice, *_left_out(equations, choice, solution, before, in_order, loss))
 
 
 def fit_by_choice(
@@ -165,7 +175,7 @@ def fit_by_choice(
         if validation is not None and len(validation):
             _add_rows(equations, before, validation, loss)
             change = solved(equations, choice)[0] - solution
-    return ChosenFit(choice, normal, change, left_out)
+    return ChosenFit(choice, normal, left_out, change)
 
 
 def _add_held(equations, rows, fold):
@@ -189,23 +199,23 @@ def _left_out(equations, choice, solution, model, frames, loss):
 
 
 class ChosenFit(NamedTuple):
-    """Outcome of ``fit_by_choice``.
+    """Outcome of ``fit_by_choice`` and ``fit_with_weights``.
 
     Attributes
     ----------
     normal : Tensor [P, P] or None
         Normal matrix with its ridge; the weights of all species come before the constants. None where there are fewer
         labels than half the weights, and without error bars.
-    change : Tensor [P] or None
-        Further change of the weights by which the validation structures are fitted too, see ``add_change``.
     left_out : Deviations or None
         Energies of structures, each left out in a block, for the calibration of error bars.
+    change : Tensor [P] or None
+        Further change of the weights by which the validation structures are fitted too, see ``add_change``.
     """
 
     choice: Choice
     normal: torch.Tensor | None
-    change: torch.Tensor | None
     left_out: Deviations | None
+    change: torch.Tensor | None = None
 
 
 def add_change(model: Model, change: torch.Tensor) -> None:

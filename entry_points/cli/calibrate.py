@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 HELP = (
     "Give a model calibrated error bars, from the data that it was trained on and from validation data. What "
-    "'mlelec train' writes has them; the weights do not change. With further models before the data they are a committee, "
+    "'mlelec train' writes has them, and gets the same from the data of its training; the weights do not change. With "
+    "further models before the data they are a committee, "
     "whose first model gets the scales of the spread."
 )
 SUFFIX = ".safetensors"
@@ -90,11 +91,21 @@ def of_frames(arguments: argparse.Namespace, data: "list[str]") -> None:
     from ase_mlelec.data.frames import read_all
     from ase_mlelec.train.error_bars import add_error_bars
     from ase_mlelec.train.hot_bars import add_hot_error_bars
+    from ase_mlelec.train.recipes.again import add_error_bars_again, parts_of_training
 
     model = load_model(arguments.model)
     hot = hot_parts(model, arguments)
-    train, validation = parts(read_all(data, keys=keys_of(arguments)), model, arguments)
-    report = add_error_bars(model, train, validation, like=arguments.like and load_model(arguments.like), progress=True)
+    frames = read_all(data, keys=keys_of(arguments))
+    trained = None if arguments.like else parts_of_training(model, frames)
+    if trained and not (arguments.group or arguments.validation):
+        train, validation = trained["train"], trained["validation"]
+    else:
+        train, validation = parts(frames, model, arguments)
+    if trained and train.fingerprint() == trained["train"].fingerprint():
+        report = add_error_bars_again(model, trained | {"validation": validation}, progress=True)
+    else:
+        like = arguments.like and load_model(arguments.like)
+        report = add_error_bars(model, train, validation, like=like, progress=True)
     if not report:
         raise ValueError(
             f"{', '.join(data)}: no labels of {', '.join(model.heads)}, from which error bars could be made "

@@ -1,5 +1,7 @@
 """``mlelec calibrate``"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_data import make_frames
@@ -7,8 +9,12 @@ from small_ldos import ATTRIBUTES, ENERGIES, make_snapshot, random_ldos_model
 from small_models import random_model
 
 from ase_mlelec import DeepPotCalculator, load_model
-from ase_mlelec.data.frames import write_hdf5
+from ase_mlelec.data.frames import Frames, write_hdf5
 from ase_mlelec.data.snapshots import write_snapshots
+from ase_mlelec.train.config import parse_config
+from ase_mlelec.train.error_bars import errors_and_deviations
+from ase_mlelec.train.recipe import train
+from ase_mlelec.train.recipes.again import parts_of_training
 from ase_mlelec_entry_points.cli.main import main
 
 
@@ -40,6 +46,50 @@ def test_scales_from_training_data(folder, capsys):
     assert calibrate(folder, "--group", "train", "--validation", "none") == 0
     told = capsys.readouterr().out
     assert "6 structures of the training, 0 to calibrate on" in told and "(training data)" in told
+
+
+@pytest.mark.parametrize("groups, options", [(True, []), (True, ["--validation", "validation"]), (False, [])])
+def test_closed_form_gets_the_bars_of_its_training(tmp_path, groups, options):
+    """From the same data, though the model has learned the validation structures as well; its weights do not change."""
+    frames = make_frames(40)
+    frames = frames if groups else Frames([replace(frame, group="") for frame in frames])
+    write_hdf5(tmp_path / "cu.h5", frames)
+    table = {
+        "data": {"files": ["cu.h5"]},
+        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
+        "energy": {"widths": [], "ridge": 1e-5},
+        "output": {"model": "old.safetensors"},
+    }
+    train(parse_config(table, tmp_path), progress=False)
+    assert calibrate(tmp_path, *options) == 0
+    old, new = (load_model(tmp_path / f"{name}.safetensors") for name in ("old", "new"))
+    for label, wanted in old.metadata["error_bars"].items():
+        found = new.metadata["error_bars"][label]
+        assert found.pop("calibrated_on") == wanted.pop("calibrated_on")
+        assert found == pytest.approx(wanted, rel=1e-3)
+    for label in ("energy", "forces", "virial"):
+        one, other = (errors_and_deviations(model, "energy", frames)[label] for model in (old, new))
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_allclose(one[1], other[1], rtol=1e-3)
+
+
+def test_other_data_than_those_of_the_training(tmp_path, capsys):
+    """Rows of these make the bars; nothing is fitted again."""
+    write_hdf5(tmp_path / "cu.h5", make_frames(40))
+    table = {
+        "data": {"files": ["cu.h5"]},
+        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
+        "energy": {"widths": []},
+        "output": {"model": "old.safetensors"},
+    }
+    model = train(parse_config(table, tmp_path), progress=False)
+    assert parts_of_training(model, make_frames(40)) is not None
+    assert parts_of_training(model, make_frames(30)) is None
+    write_hdf5(tmp_path / "cu.h5", make_frames(30))
+    capsys.readouterr()
+    assert calibrate(tmp_path) == 0
+    assert "to calibrate on" in capsys.readouterr().out
+    assert load_model(tmp_path / "new.safetensors").posteriors["energy"].scale("energy") > 0
 
 
 def test_groups_that_are_not_there(folder, capsys):

@@ -69,7 +69,7 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
         return None if few is None else few.orders
     inner = options.inner or inner_distance(parts["train"])
     checkpoint = checkpoint_of(config, TRIALS)
-    basis = choose_basis(train, *held, loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
+    basis = choose_basis(train, held[0], loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
     return basis.orders
 
 
@@ -115,7 +115,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         return Fitted()
     unit = unit_loss(train, options)
     _begin(model, train, unit, log)
-    choice, normal, change, left_out = fit_by_choice(
+    fit = fit_by_choice(
         model,
         join([seen, support]) if support else seen,
         unit,
@@ -126,11 +126,12 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         checkpoint=checkpoint,
         progress=log,
     )
+    choice = fit.choice
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
     log.tell(f"chosen by {sum(map(len, held))} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
-    return Fitted(about, normal, change, left_out)
+    return Fitted(about, fit.normal, fit.change, fit.left_out)
 
 
 def _begin(model, train, loss, log):
