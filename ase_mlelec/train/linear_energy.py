@@ -156,9 +156,11 @@ def fit_by_choice(
     with closed_form("the closed form of the energy", remedy):
         if len(frames):  # all may be in folds
             _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
-        n_held = sum(map(len, held))
-        Log.of(progress).tell(f"choosing ridge and weights by {n_held} structures, with {_n_weights(model)} weights")
-        folds = [held_rows(model, each, loss) for each in held]
+        n_held, n_folds = sum(map(len, held)), f" in {len(held)} folds" if len(held) > 1 else ""
+        folds = [held_rows(model, each, loss, progress=progress) for each in held]
+        Log.of(progress).tell(
+            f"choosing ridge and weights by {n_held} structures{n_folds}, with {_n_weights(model)} weights"
+        )
         bare = [{name: (matrix, targets) for name, (matrix, targets, _) in rows.items()} for rows in folds]
         if len(folds) == 1:  # as its rows are not in the sums yet, they need no sums of their own
             choice = choose(equations, bare, ridge=ridge)
@@ -166,7 +168,7 @@ def fit_by_choice(
             _add_held(equations, rows, fold=k if len(folds) > 1 else None)
         if len(folds) > 1:
             choice = choose(equations, bare, ridge=ridge)
-        Log.of(progress).tell(f"solving with these {n_held} structures too")
+        Log.of(progress).tell(f"solving with all {len(every)} structures")
         before = copy.deepcopy(model)  # rows are made with the weights from before
         solution, choice = solved(equations, choice)
         _add(model, solution, remedy)
@@ -240,7 +242,9 @@ def prefactors(loss: EnergyLoss) -> dict[str, tuple[float, float]]:
     return {name: getattr(loss, name) for name in loss.labels}
 
 
-def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def held_rows(
+    model: Model, frames: Frames, loss: EnergyLoss, *, progress: bool | Log = False
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """Rows, targets, and factors to those of ``weighted_rows``, of held-out structures by label.
 
     Rows and targets of energies and virials are by atom. They are multiplied by the configuration weights, whose mean over
@@ -249,7 +253,8 @@ def held_rows(model: Model, frames: Frames, loss: EnergyLoss) -> dict[str, tuple
     batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
     found: dict[str, list[Tensor]] = {}
     ends = dict.fromkeys(loss.labels, 0)
-    for k, batch in enumerate(batches.all_batches(1)):
+    each_of = Log.of(progress).each(batches.all_batches(1), len(batches), "rows of held-out structures:")
+    for k, batch in enumerate(each_of):
         names = [name for name in loss.labels if name in batch.labels]
         roots = roots_of_weights(batch, loss, names)
         for name, (rows, rest) in _checked(plain_rows(model, batch, names), batches, [k], model, loss).items():

@@ -15,6 +15,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.train.config import EnergyConfig
 from ase_mlelec.train.energy_rows import plain_rows
+from ase_mlelec.train.last_layer import n_weights
 from ase_mlelec.train.linear_energy import fit_linear
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipes import hot_energies
@@ -28,7 +29,7 @@ SAME = 0.05  # the sum of two logarithms of errors; the search prefers larger ri
 
 def cold_energy(frames):
     """Linear energy fitted to structures."""
-    model = Model(ACE(["Cu"], inner=2.0, orders=[Order(4.5, 6), Order(4.5, 3, 2)]), {}).double()
+    model = Model(ACE(["Cu"], inner=2.0, orders=[Order(4.5, 8), Order(4.5, 6, 6)]), {}).double()
     model.heads["energy"] = ScalarHead(1, model.descriptor.n_features, ()).double()
     torch.nn.init.zeros_(model.heads["energy"].nets.last[0].weight)
     standardize(model, frames)
@@ -55,7 +56,16 @@ def rows(model, frames):
     return [{name: [part.detach().numpy() for part in pair] for name, pair in each.items()} for each in found]
 
 
-def score(fitted, apart, weights, ridge):
+def score(parts, weights, ridge):
+    """Mean of ``score_of`` over the parts behind the first, each left out of a fit to all others."""
+    found = []
+    for k in range(1, len(parts)):
+        fitted = [each for j, part in enumerate(parts) if j != k for each in part]
+        found.append(score_of(fitted, parts[k], weights, ridge))
+    return np.mean(found)
+
+
+def score_of(fitted, apart, weights, ridge):
     """Sum of the logarithms of the errors of energies per atom and forces in rows ``apart``, of a fit to rows ``fitted``."""
     n_atoms = [[len(each["forces"][1]) // 3 for each in part] for part in (fitted, apart)]
     matrix, right = 0.0, 0.0
@@ -85,17 +95,19 @@ def test_beginning_weights_and_ridge_have_the_smallest_errors_on_structures_left
     frames = make_frames(40)
     cold, hot = {300.0: cold_energy(frames)}, hotter(frames.take(range(24)), share, unlike)
     fit = hot_energies._Fit(cold, {"train": hot}, SimpleNamespace(energy=EnergyConfig(widths=[])))
-    seen, held = chooses_by(hot)
+    seen, folds = chooses_by(hot, n_weights(cold[300.0].heads["energy"]))
+    assert len(folds) > 1
     candidates = {True: hot_energies._shares(cold, hot), False: {300.0: 0.0}}
     starts = {kind: hot_energies._mixture(cold, shares, hot) for kind, shares in candidates.items()}
-    begins = {kind: (rows(start, seen), rows(start, held)) for kind, start in starts.items()}
+    begins = {kind: [rows(start, part) for part in (seen, *folds)] for kind, start in starts.items()}
     chosen = next(kind for kind, shares in candidates.items() if shares == fit.shares)
-    assert chosen == (share > 0)
-    best = score(*begins[chosen], fit.weights, fit.ridge)
-    of_ridges = {kind: [score(*start, fit.weights, ridge) for ridge in RIDGES] for kind, start in begins.items()}
-    weights = [fit.weights | {"energy": factor * fit.weights["energy"]} for factor in (0.01, 0.1, 10, 100)]
-    of_weights = [score(*begins[chosen], each, fit.ridge) for each in weights]
+    assert fit.shares[300.0] == pytest.approx(share, abs=0.03)  # shares near zero are as good as none
+    best = score(begins[chosen], fit.weights, fit.ridge)
+    of_ridges = {kind: [score(start, fit.weights, ridge) for ridge in RIDGES] for kind, start in begins.items()}
+    weights = [fit.weights | {"energy": factor * fit.weights["energy"]} for factor in (1e-4, 0.1, 10, 1e4)]
+    of_weights = [score(begins[chosen], each, fit.ridge) for each in weights]
     assert best < min(*of_ridges[True], *of_ridges[False], *of_weights) + SAME
     # no other choice is as good, so that one by the structures that are fitted, or none, would be told apart
-    assert best < min(of_ridges[chosen][0], of_ridges[chosen][-1], *of_weights) - 2 * SAME
+    assert best < min(of_ridges[chosen][0], of_weights[0], of_weights[-1]) - 2 * SAME
+    assert share > 0 or best < of_ridges[chosen][-1] - 2 * SAME  # else the beginning is about as good as any fit
     assert share == 0 or best < min(of_ridges[False]) - 2 * SAME
