@@ -22,6 +22,7 @@ LEAST = 1e-8  # share of the squares of energies or forces in those of the other
 EXACT = 1e-7  # eV and eV/Å; below it errors are rounding, which no choice is made by
 LARGEST_ENERGY = 100.0  # weight of energies; beyond, forces are given up for the noise of a few energies
 SAME = {"energy": 0.02, "ridge": 0.01}  # differences of that sum that mean nothing; energies are few
+FEW = 0.05  # rows of a label in a fold for each weight, up to which they are kept as they are
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
 
 
@@ -79,16 +80,20 @@ class SumsByLabel:
 
     def __init__(self) -> None:
         self.parts: dict[str, RidgeRegression] = {}
-        self.folds: dict[int, dict[str, RidgeRegression]] = {}
+        self.folds: dict[int, dict[str, FoldSums]] = {}
         self.squares: dict[str, float] = {}
 
     def add(self, rows: Mapping[str, tuple[Tensor, Tensor]], *, fold: int | None = None) -> None:
         """Add rows [n, P] and targets [n] by label; those of a ``fold`` can be left out of a solution."""
-        kept = [self.parts] if fold is None else [self.parts, self.folds.setdefault(fold, {})]
         for name, (matrix, targets) in rows.items():
-            for parts in kept:
-                parts.setdefault(name, RidgeRegression()).add(matrix, targets)
+            self.parts.setdefault(name, RidgeRegression()).add(matrix, targets)
+            if fold is not None:
+                self.folds.setdefault(fold, {}).setdefault(name, FoldSums()).add(matrix, targets)
             self.squares[name] = self.squares.get(name, 0.0) + float(targets.square().sum())
+
+    def forget_folds(self) -> None:
+        """Free their memory; no rows can be left out any more."""
+        self.folds = {}
 
     def state(self) -> dict[str, Any]:
         return {"squares": self.squares, "sums": {name: part.state() for name, part in self.parts.items()}}
@@ -111,17 +116,48 @@ class SumsByLabel:
     ) -> tuple[Tensor, Tensor]:
         """Normal equations: matrix [P, P] with its ridge, and right-hand side [P]; perhaps ``without`` a fold."""
         normal = right = torch.zeros(())
-        units = units_of(self.squares, weights)
         fold = {} if without is None else self.folds.get(without, {})
-        terms = [(weight, self.parts[name]) for name, weight in units.items()]
-        for weight, part in terms + [(-units[name], part) for name, part in fold.items() if name in units]:
+        units = units_of(self.squares, weights)
+        for name, weight in units.items():
+            part = self.parts[name]
             if not normal.ndim:
                 normal, right = weight * part.normal, weight * part.right
             else:
                 normal.add_(part.normal, alpha=weight)
-                right = right + weight * part.right
+                right.add_(part.right, alpha=weight)
+        for name in fold.keys() & units.keys():
+            fold[name].subtract(normal, right, units[name])
         normal.diagonal().add_(ridge * float(normal.diagonal().mean()) + TINY)
         return normal, right
+
+
+class FoldSums:
+    """Sums over the rows of a label in a fold, or the rows themselves while they are few: these take less memory."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[Tensor, Tensor]] = []
+        self._sums: RidgeRegression | None = None
+
+    def add(self, matrix: Tensor, targets: Tensor) -> None:
+        """Add rows [n, P] and targets [n]."""
+        if self._sums is not None:
+            self._sums.add(matrix, targets)
+            return
+        self._rows.append((matrix, targets))
+        if sum(len(each) for _, each in self._rows) > FEW * matrix.shape[1]:
+            self._sums = RidgeRegression()
+            for pair in self._rows:
+                self._sums.add(*pair)
+            self._rows = []
+
+    def subtract(self, normal: Tensor, right: Tensor, weight: float) -> None:
+        """Take ``weight`` times the sums off A^T A [P, P] and A^T b [P], in place."""
+        if self._sums is not None:
+            normal.add_(self._sums.normal, alpha=-weight)
+            right.add_(self._sums.right, alpha=-weight)
+        for matrix, targets in self._rows:
+            normal.addmm_(matrix.T, matrix, alpha=-weight)
+            right.addmv_(matrix.T, targets, alpha=-weight)
 
 
 class RowsByLabel:
@@ -140,6 +176,9 @@ class RowsByLabel:
             self._rows.append((name, fold, pair))
             self._joined = None
             self.squares[name] = self.squares.get(name, 0.0) + float(pair[1].square().sum())
+
+    def forget_folds(self) -> None:
+        """They take no memory of their own."""
 
     def solve(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> Tensor:
         """Solution [P]; it is not finite where rounding makes the equations indefinite."""

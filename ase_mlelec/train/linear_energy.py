@@ -156,18 +156,7 @@ def fit_by_choice(
     with closed_form("the closed form of the energy", remedy):
         if len(frames):  # all may be in folds
             _sum(equations, model, frames, loss, lambda rows: (rows,), batch_size, checkpoint, progress)
-        n_held, n_folds = sum(map(len, held)), f" in {len(held)} folds" if len(held) > 1 else ""
-        folds = [held_rows(model, each, loss, progress=progress) for each in held]
-        Log.of(progress).tell(
-            f"choosing ridge and weights by {n_held} structures{n_folds}, with {_n_weights(model)} weights"
-        )
-        bare = [{name: (matrix, targets) for name, (matrix, targets, _) in rows.items()} for rows in folds]
-        if len(folds) == 1:  # as its rows are not in the sums yet, they need no sums of their own
-            choice = choose(equations, bare, ridge=ridge)
-        for k, rows in enumerate(folds):
-            _add_held(equations, rows, fold=k if len(folds) > 1 else None)
-        if len(folds) > 1:
-            choice = choose(equations, bare, ridge=ridge)
+        choice = _chosen(equations, model, held, loss, ridge, progress)
         Log.of(progress).tell(f"solving with all {len(every)} structures")
         before = copy.deepcopy(model)  # rows are made with the weights from before
         solution, choice = solved(equations, choice)
@@ -180,7 +169,24 @@ def fit_by_choice(
     return ChosenFit(choice, normal, left_out, change)
 
 
-def _add_held(equations, rows, fold):
+def _chosen(equations, model, held, loss, ridge, progress):
+    """Choice by the errors of folds, whose rows are in the sums at the end."""
+    folds = [held_rows(model, each, loss, progress=progress) for each in held]
+    bare = [{name: (matrix, targets) for name, (matrix, targets, _) in rows.items()} for rows in folds]
+    of = f"{sum(map(len, held))} structures" + (f" in {len(held)} folds" if len(held) > 1 else "")
+    Log.of(progress).tell(f"choosing ridge and weights by {of}, with {_n_weights(model)} weights")
+    if len(folds) == 1:  # as its rows are not in the sums yet, they need no sums of their own
+        choice = choose(equations, bare, ridge=ridge)
+        _add_held(equations, folds[0])
+        return choice
+    for k, rows in enumerate(folds):
+        _add_held(equations, rows, fold=k)
+    choice = choose(equations, bare, ridge=ridge)
+    equations.forget_folds()
+    return choice
+
+
+def _add_held(equations, rows, fold=None):
     """Add what ``held_rows`` gives to the sums, with its weights."""
     for name, (matrix, targets, ratio) in rows.items():
         for some in torch.arange(len(ratio)).split(ROWS):
