@@ -66,6 +66,8 @@ def test_closed_form_gets_the_bars_of_its_training(tmp_path, groups, options):
     for label, wanted in old.metadata["error_bars"].items():
         found = new.metadata["error_bars"][label]
         assert found.pop("calibrated_on") == wanted.pop("calibrated_on")
+        # bars of xy and yx are equal but for rounding, which decides their ranks
+        assert found.pop("rank_correlation") == pytest.approx(wanted.pop("rank_correlation"), abs=0.01)
         assert found == pytest.approx(wanted, rel=1e-3)
     for label in ("energy", "forces", "virial"):
         one, other = (errors_and_deviations(model, "energy", frames)[label] for model in (old, new))
