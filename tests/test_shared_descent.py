@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -19,11 +20,13 @@ from torchrun import together
 from ase_mlelec import processes
 from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.data.grid_points import ArrayCache, GridData
+from ase_mlelec.data.hamiltonians import write_hamiltonians
 from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.descriptors import Bispectrum, LayerMoments
 from ase_mlelec.heads import HamiltonianHead, LDOSHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import random_atoms
+from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.fit import fit
 from ase_mlelec.train.hamiltonian.closed_form import standardize_hamiltonian
@@ -33,6 +36,7 @@ from ase_mlelec.train.interrupt import Interrupted
 from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos
 from ase_mlelec.train.ldos.standardize import standardize_ldos
 from ase_mlelec.train.losses import SpectrumLoss, TensorLoss, VectorLoss
+from ase_mlelec.train.recipe import train
 from ase_mlelec.train.run import OVERHEAD, Run
 from ase_mlelec.train.schedule import Schedule
 
@@ -178,6 +182,51 @@ def test_the_same_curve(function, quantity, tmp_path):
         for found_weights, found_curve in together(function, tmp_path / str(n), quantity, n=n):
             np.testing.assert_allclose(found_curve, curve, rtol=1e-10)
             np.testing.assert_allclose(found_weights, weights, rtol=0, atol=1e-9 * abs(weights).max())
+
+
+RECIPES = {
+    "ldos": {
+        "bispectrum": {"twojmax": 3, "cutoff": 3.2},
+        "ldos": {"widths": [6], "epochs": 3, "batch_size": 3, "batch_points": 60, "scaling": "spread"},
+    },
+    "hamiltonian": {"hamiltonian": {"steps": 4, "batch_size": 3, "widths": [6], "n_radial": 3, "environment": 4.5}},
+}
+ROLES = ["train"] * 4 + ["validation", "test"]
+
+
+def of_recipe(folder, kind):
+    """Weights, errors and scales of error bars of a model that ``mlelec train`` makes."""
+    folder = Path(folder)
+    if processes.rank() == 0 and kind == "ldos":
+        snapshots = [make_snapshot(k, role) for k, role in enumerate(ROLES)]
+        write_snapshots(folder / "data.h5", snapshots, energies=LDOS_ENERGIES, attributes=ATTRIBUTES)
+    elif processes.rank() == 0:
+        bilayers = [graphene_bilayer((0.1 * k, 0.3), 3.3 + 0.02 * k, seed=k, noise=0.05) for k in range(len(ROLES))]
+        frames = [graphene_frame(atoms, group=role) for atoms, role in zip(bilayers, ROLES)]
+        write_hamiltonians(folder / "data.h5", frames, attributes={"electrons_per_atom": {"C": 1}})
+    processes.gathered(None)
+    config = {"data": {"files": ["data.h5"]}, "output": {"model": "m.safetensors"}, **RECIPES[kind]}
+    model = train(parse_config(config, folder), progress=False)
+    processes.gathered(None)
+    bars = {name: found["scale"] for name, found in model.metadata["error_bars"].items()}
+    return model.state_dict(), model.metadata["errors"], bars, sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RECIPES)
+def test_whole_recipes(kind, tmp_path):
+    """Weights are in single precision for the LDOS, and within rounding the same; files are those of one process."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    weights, errors, bars, files = of_recipe(tmp_path / "one", kind)
+    for found, found_errors, found_bars, found_files in together(of_recipe, tmp_path / "two", kind):
+        assert found_files == files
+        for name, value in weights.items():
+            largest = float(value.abs().max()) if value.numel() else 0.0
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5 * largest)
+        for part, own in errors.items():
+            assert found_errors[part] == pytest.approx(own, rel=1e-4, abs=1e-12)
+        assert found_bars == pytest.approx(bars, rel=1e-3)
 
 
 class Stopping(LDOSLoss):

@@ -314,7 +314,16 @@ def _outputs(head, residuals):
     if not head.common_responses:
         return torch.diag(head.nets.scale)
     errors = torch.cat(residuals)
-    values, vectors = torch.linalg.eigh(errors.T @ errors / len(errors))
+    return shapes_of_errors(errors.T @ errors / len(errors))
+
+
+def shapes_of_errors(covariance: Tensor) -> Tensor:
+    """Factor [O, Q] of the ``covariance`` [O, O] of errors: its eigenvectors times their sizes, the largest at most RANK.
+
+    The largest entry of each is positive: rounding would decide on its sign otherwise, and members are drawn with it.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)).sign()
     return (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :RANK]
 
 

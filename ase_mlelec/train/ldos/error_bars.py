@@ -12,7 +12,7 @@ import torch
 
 from ase_mlelec.data.grid_points import GridData, GridItem
 from ase_mlelec.model import Model
-from ase_mlelec.train.error_bars import RANK, rounded
+from ase_mlelec.train.error_bars import rounded, shapes_of_errors
 from ase_mlelec.train.ldos.errors import free_energy
 from ase_mlelec.train.log import Log
 from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, scale_of
@@ -60,8 +60,7 @@ def add_ldos_error_bars(
     for item in _one_by_one(data, log, "rows"):
         rows, errors = _rows_and_errors(head, item)
         normal, covariance, n = normal + rows.T @ rows, covariance + errors.T @ errors, n + len(rows)
-    values, vectors = torch.linalg.eigh(covariance / n)
-    outputs = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :RANK]
+    outputs = shapes_of_errors(covariance / n)
     sample = [_thinned(*_rows_and_errors(head, held[k])) for k in range(len(held))]
     found: list[tuple[float, float, torch.Tensor]] = []
     for ridge in ridges:
