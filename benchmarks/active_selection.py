@@ -137,7 +137,9 @@ class Rows:
         """Weights [P] fitted to energies and forces of the chosen structures, as a training does."""
         blocks = np.array_split(np.sort(chosen), max(2, len(chosen) // BLOCK))
         order = np.random.default_rng(0).permutation(len(blocks))
-        folds = [np.concatenate([blocks[k] for k in some]) for some in np.array_split(order, min(FOLDS, len(blocks)))]
+        size = max(1, round(len(blocks) / FOLDS))
+        starts = range(0, len(blocks) - size + 1, size)[:FOLDS]
+        folds = [np.concatenate([blocks[k] for k in order[start : start + size]]) for start in starts]
         sums, n = SumsByLabel(), self.arrays["forces"].shape[1] / 3
 
         def pairs(some, of_energy, of_forces):
@@ -149,6 +151,7 @@ class Rows:
             }
             return {key: tuple(torch.from_numpy(part) for part in pair) for key, pair in found.items()}
 
+        sums.add(pairs(np.setdiff1d(chosen, np.concatenate(folds)), n**-0.5, (3 * n) ** -0.5))
         for k, fold in enumerate(folds):
             sums.add(pairs(fold, n**-0.5, (3 * n) ** -0.5), fold=k)
         return solved(sums, choose(sums, [pairs(fold, 1 / n, 1.0) for fold in folds]))[0].numpy()

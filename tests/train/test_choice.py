@@ -23,6 +23,7 @@ from ase_mlelec.train.choice import (
     Choice,
     RowsByLabel,
     SumsByLabel,
+    _geometric_mean,
     _improved,
     _with_stress,
     choose,
@@ -228,6 +229,12 @@ def test_luck_of_few_structures_does_not_decide(tmp_path):
     table = {"data": {"files": ["si.h5"], "train": ["train"]}, "output": {"model": "si.safetensors"}}
     config = parse_config(table | {"energy": {"widths": []}, "power_spectrum": {"cutoff": 6.0}}, tmp_path)
     assert errors(train(config, progress=False), pool.take(left))["forces_rmse_meV_per_A"] < 80
+
+
+def test_fold_of_tiny_errors_has_no_say():
+    """Such as of crystals whose forces nearly vanish by symmetry: what their errors are is noise."""
+    assert _geometric_mean([1.0, 2.0, 1e-3]) == pytest.approx(_geometric_mean([1.0, 2.0, 1e-5]), rel=0.01)
+    assert _geometric_mean([1.0, 2.0, 0.5]) == pytest.approx(1.0)
 
 
 def test_given_ridge_stays():

@@ -153,9 +153,11 @@ def chooses_by(train: Frames, size: int | None = None) -> tuple[Frames, list[Fra
     blocks = np.array_split(np.arange(len(train)), max(2, len(train) // BLOCK))
     order = np.random.default_rng(0).permutation(len(blocks))
     folds: list[list[int]] = []
-    for chosen in np.array_split(order, min(FOLDS, len(blocks))):
-        fold = sorted(int(k) for block in chosen for k in blocks[block])
-        n_atoms = sum(len(train[k].atoms) for own in (*folds, fold) for k in own)
+    size_of_fold = max(1, round(len(blocks) / FOLDS))
+    for k in range(min(FOLDS, len(blocks) // size_of_fold)):
+        chosen = order[k * size_of_fold : (k + 1) * size_of_fold]
+        fold = sorted(int(place) for block in chosen for place in blocks[block])
+        n_atoms = sum(len(train[place].atoms) for own in (*folds, fold) for place in own)
         if folds and (size is None or sum(map(len, folds)) >= ENOUGH or n_atoms * size > MOST):
             break
         if _species(train, fold) <= _species(train, {*range(len(train))} - {*fold}):
