@@ -48,6 +48,7 @@ def convert_folders(sources: Sequence[str], target: str, arguments: argparse.Nam
 def convert_ldos(sources: Sequence[str], target: str, arguments: argparse.Namespace) -> None:
     from ase_mlelec.data.runs.ldos import write_ldos
     from ase_mlelec.data.snapshots import Snapshots
+    from ase_mlelec.train.ldos.errors import beside_labels
 
     refuse_options(arguments, sources[0], "points")
     for option in ("grid", "width", "step", "normalize", "key"):
@@ -64,7 +65,8 @@ def convert_ldos(sources: Sequence[str], target: str, arguments: argparse.Namesp
         pseudopotentials=tuple(arguments.upf),
         n_points=arguments.points,
     )
-    print("\n  ".join([f"{target}: {len(Snapshots(target))} snapshots", *lines]))
+    snapshots = Snapshots(target)
+    print("\n  ".join(filter(None, [f"{target}: {len(snapshots)} snapshots", *lines, beside_labels(snapshots)])))
 
 
 def convert_wannier(sources: Sequence[str], target: str, arguments: argparse.Namespace) -> None:

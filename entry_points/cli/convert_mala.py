@@ -37,8 +37,9 @@ def convert_mala(
 
     from ase_mlelec.data.electrons import LDOS_UNITS
     from ase_mlelec.data.runs.pseudopotentials import electrons_of
-    from ase_mlelec.data.snapshots import write_snapshots
+    from ase_mlelec.data.snapshots import Snapshots, write_snapshots
     from ase_mlelec.io.upf import read_upf
+    from ase_mlelec.train.ldos.errors import beside_labels
 
     if grid is None:
         raise ValueError(
@@ -64,7 +65,8 @@ def convert_mala(
         energies=energies,
         attributes=attributes,
     )
-    print(f"{target}: {len(sources)} snapshots with {len(energies)} energies")
+    lines = [f"{target}: {len(sources)} snapshots with {len(energies)} energies", beside_labels(Snapshots(target))]
+    print("\n  ".join(filter(None, lines)))
 
 
 def mala_snapshot(

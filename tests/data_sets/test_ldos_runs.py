@@ -99,6 +99,7 @@ def test_snapshot(tmp_path, cubes, capsys):
     assert lines[0].startswith(
         "  LDOS: 71 energies from -11.5 to 6 eV, Gaussian exp(-(x/s)^2) with s = 0.3 eV; all grid"
     )
+    assert lines[2].startswith("  free energies by the LDOS are ") and len(lines) == 3
     assert lines[1].startswith("  electrons: H 1; temperature 3157.75 K; Fermi levels -") and "lda_pz" in lines[1]
     snapshots = Snapshots(folder / "x.h5")
     (snapshot,) = snapshots

@@ -1,5 +1,6 @@
 """Training of the LDOS: points in batches, learning rate, normalization, refit, committees, zero of energy."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from ase_mlelec.data.snapshots import Snapshots, write_snapshots
 from ase_mlelec.descriptors import Bispectrum
 from ase_mlelec.heads import EnergyZero, LDOSHead
 from ase_mlelec.model import Model
+from ase_mlelec.physics.total_energy import from_ldos
 from ase_mlelec.train.checkpoint import load_checkpoint
 from ase_mlelec.train.config import parse_config, read_config
 from ase_mlelec.train.finite import Diverged
 from ase_mlelec.train.ldos.descent import LDOSLoss, LDOSProblem, fit_ldos, refit_last_layer
-from ase_mlelec.train.ldos.errors import compared_ldos, ldos_errors, mean_ldos_errors
+from ase_mlelec.train.ldos.errors import beside_labels, compared_ldos, ldos_errors, mean_ldos_errors
 from ase_mlelec.train.ldos.standardize import SMALLEST, fit_zero, standardize_ldos
 from ase_mlelec_entry_points.cli.main import main
 
@@ -322,3 +324,30 @@ def test_stops_at_nan(data, tmp_path):
         Diverged, match=rf"epoch 1,.* the loss of snapshot 1 .{data.snapshots[1].name or 'unnamed'}. is NaN"
     ):
         fit(new_model(data), data, loss=Broken())
+
+
+def test_free_energies_beside_the_labels(tmp_path):
+    """The whole formula from the LDOS, on a way of its own, less labels that are 50 and 70 meV/atom higher and lower."""
+    snapshots = []
+    for k, away in enumerate((0.05, -0.07)):
+        each = make_snapshot(k)
+        core = ATTRIBUTES.get("core_density")
+        total = from_ldos(
+            each.ldos.reshape(*each.shape, -1),
+            ENERGIES,
+            each.atoms.cell.array,
+            each.atoms.positions,
+            [3.0] * len(each.atoms),
+            each.temperature,
+            xc="lda_pz",
+            core_density=core,
+        )["total"]
+        snapshots.append(replace(each, energy=total + away * len(each.atoms)))
+    write_snapshots(tmp_path / "a.h5", snapshots, energies=ENERGIES, attributes=ATTRIBUTES)
+    found = re.fullmatch(
+        r"free energies by the LDOS are ([-+.\d]+) meV/atom from the labels, ([.\d]+) around it \(2 snapshots\)",
+        beside_labels(Snapshots(tmp_path / "a.h5")),
+    )
+    assert float(found[1]) == pytest.approx(10, abs=0.5) and float(found[2]) == pytest.approx(60, abs=0.5)
+    write_snapshots(tmp_path / "b.h5", [make_snapshot(0)], energies=ENERGIES, attributes=ATTRIBUTES)
+    assert beside_labels(Snapshots(tmp_path / "b.h5")) == ""
