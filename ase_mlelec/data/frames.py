@@ -60,7 +60,7 @@ FILES = {".xyz", ".extxyz", ".traj", ".db", ".h5"}  # endings of data sets
 LOGS = {".out", ".log"}
 FOLDERS = (
     "a folder of a run needs prefix.save of pw.x, vasprun.xml, OUTCAR or vaspout.h5: look whether the run has ended well, "
-    "or name files such as pw.out; a folder of deepmd-kit needs type.raw"
+    "or name files such as {}; a folder of deepmd-kit needs type.raw"
 )
 
 
@@ -108,8 +108,10 @@ def read_frames(
         if path.is_dir() and (kind := other_data(path)):
             raise ValueError(f"{path}: a folder with {kind}; convert it first: mlelec convert {path} --out data.h5")
         if path.is_dir() and not has_systems(path):
-            files = _likely_data(path)
-            hint = f"give its files themselves, such as {files[0]}" if files else FOLDERS
+            files, logs = _likely_data(path)
+            hint = (
+                f"give its files themselves, such as {files[0]}" if files else FOLDERS.format(*logs[:1] or ["pw.out"])
+            )
             raise ValueError(f"{path}: a folder without data that can be read; {hint}")
         return read_hdf5(path) if path.is_file() and not is_hdf5_data(path) else _read_deepmd(path)
     if not path.is_file():  # opening a pipe would block
@@ -120,15 +122,13 @@ def read_frames(
 
 
 def _likely_data(folder):
-    """Files of a folder, or else of those in it, whose names are those of data sets or outputs of runs."""
+    """Files of a folder, or else of those in it, by their names: data sets, and outputs of runs."""
     for pattern in "*", "*/*":
         files = sorted(each for each in folder.glob(pattern) if each.is_file())
-        found = [each for each in files if {*each.suffixes} & FILES] or [
-            each for each in files if {*each.suffixes} & LOGS
-        ]
-        if found:
-            return sorted(found, key=lambda each: "-pos-" not in each.name)  # of CP2K's files that of positions
-    return []
+        data, logs = ([each for each in files if {*each.suffixes} & kinds] for kinds in (FILES, LOGS))
+        if data or logs:
+            return sorted(data, key=lambda each: "-pos-" not in each.name), logs  # of CP2K's files that of positions
+    return [], []
 
 
 def has_keys(path: str | PathLike) -> bool:
