@@ -63,7 +63,7 @@ def check_count(path: str | PathLike, what: str, count: int, bytes_each: int, er
 
 
 def volume_of(cell: NDArray) -> float:
-    """Volume |a · (b x c)| of three vectors [3, 3]; Python multiplies nine numbers in less time than NumPy is called in."""
+    """Volume of the cell of three vectors [3, 3]; Python multiplies nine numbers in less time than NumPy is called in."""
     (a, b, c), (d, e, f), (g, h, i) = cell.tolist()
     return abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
 
