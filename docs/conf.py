@@ -43,7 +43,10 @@ suppress_warnings = ["ref.python"]  # numpydoc links an attribute by its bare na
 
 # Names of other packages, and of attributes in tables: the build reads no inventory from the network.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(ase|h5py|matplotlib|numpy|np|npt|scipy|sparse|torch|torch_sim|tqdm|vesin|pydantic|annotated_types)\b.*"),
+    (
+        r"py:.*",
+        r"(ase|h5py|matplotlib|numpy|np|npt|scipy|sparse|torch|torch_sim|tqdm|vesin|pydantic|annotated_types)\b.*",
+    ),
     (r"py:.*", r"(argparse|collections|contextlib|enum|io|numba|os|pathlib|types|typing|xml)\b.*"),
     (
         r"py:.*",
