@@ -159,10 +159,14 @@ class ArrayCache:
     def __init__(self, path: str | PathLike, descriptor: Descriptor) -> None:
         self.path = Path(path)
         processes.gathered(None)  # none reads the file any more: HDF5 opens none to write that another has open
-        if processes.rank():  # the first process alone writes
-            return
+        if processes.rank() == 0:  # the first process alone writes
+            self._mark(repr(descriptor.arguments()))
+        processes.gathered(None)  # none reads the file before it is closed
+
+    def _mark(self, kind):
+        """Write the kind of the descriptor to the file, or compare it with the one that is there."""
         with h5py.File(self.path, "a") as file:
-            if file.attrs.setdefault("descriptor", repr(descriptor.arguments())) != repr(descriptor.arguments()):
+            if file.attrs.setdefault("descriptor", kind) != kind:
                 raise ValueError(f"{self.path} holds fingerprints of another kind; remove it")
 
     def fill(
