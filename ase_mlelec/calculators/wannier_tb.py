@@ -27,7 +27,7 @@ from ase_mlelec.calculators.parameters import HasElectronicTemperature, check_te
 from ase_mlelec.calculators.spectra import total_dos
 from ase_mlelec.edges import Edges
 from ase_mlelec.heads.hamiltonian.members import bare
-from ase_mlelec.physics import fermi
+from ase_mlelec.physics import fermi, levels
 from ase_mlelec.physics.bloch import check_kpts
 from ase_mlelec.system import System
 
@@ -320,11 +320,11 @@ class WannierTBCalculator(HasElectronicTemperature, HasBandBars):
             total = np.interp(chosen, grid, dos, left=0.0, right=0.0)
         else:
             kpts, weights = hamiltonian.mesh(self._mesh)
+            every = hamiltonian.eigenvalues(kpts)
             if energies is None:
-                every = hamiltonian.eigenvalues(kpts)
                 energies = np.arange(every.min() - 5 * width, every.max() + 5 * width, width / 4)
             chosen = np.asarray(energies, dtype=float)
-            total = hamiltonian.dos(chosen, kmesh=(kpts, weights), width=width)
+            total = levels.density_of_states(chosen, every, weights, width, degeneracy=hamiltonian.spin_degeneracy)
         return total_dos(chosen, total, self.atoms.get_chemical_formula())
 
     def band_structure(
