@@ -230,7 +230,7 @@ def test_whole_recipes(kind, tmp_path):
 
 
 class Stopping(LDOSLoss):
-    """A loss during whose fourth evaluation, in the first of two epochs, the last process gets a signal to stop."""
+    """A loss during whose fourth evaluation, in the first of four epochs, the last process gets a signal to stop."""
 
     def __call__(self, head, item):
         type(self).calls = getattr(self, "calls", 0) + 1

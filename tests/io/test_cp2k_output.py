@@ -106,13 +106,15 @@ def test_forms(tmp_path):
         ),
         (output().replace("[bar]", "[furlong]"), "a stress in furlong"),
         (output(forces=FORCES[:2]), "forces of 2 atoms, need those of 3"),
-        (output().replace(" MODULE QUICKSTEP", " MODULE"), "0 tables of atomic|cannot be"),
+        (
+            output().replace("ATOMIC COORDINATES", "COORDINATES"),
+            "0 tables of atomic coordinates, need one; .* give PROJECT-pos-1.xyz",
+        ),
         (output().replace(" CELL| Vector b", " CELL| b"), "no atoms, or no cell"),
-        (output().replace("-17.25", "NaN"), "the energy holds .*NaN|one of the values is NaN"),
+        (output().replace("-17.25", "NaN"), "the energy holds .*NaN"),
     ],
 )
 def test_refused(text, message, tmp_path):
-    text = text.replace("ATOMIC COORDINATES", "COORDINATES") if message.startswith("0 tables") else text
     (tmp_path / "a.out").write_text(text)
-    with pytest.raises(ValueError, match=f"^{tmp_path}/a.out: ({message})"):
+    with pytest.raises(ValueError, match=f"^{tmp_path}/a.out: {message}"):
         read_frames(tmp_path / "a.out")

@@ -57,7 +57,7 @@ def test_forces_are_the_gradient_of_the_pair_potential():
 
 
 def test_a_pair_potential_is_found_again():
-    """Energies vary as the potential says that the forces of a pair potential are fitted by."""
+    """From forces of a pair potential its energies follow, up to a constant."""
     rng, frames = np.random.default_rng(1), []
     coefficients, pairs = rng.normal(0, 1, 12), [(29, 29)]
     for frame in scattered(10):
