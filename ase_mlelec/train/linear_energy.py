@@ -1,17 +1,19 @@
 """Linear energy models: ridge regression to energies, forces and virials."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.model import Model
-from ase_mlelec.train.choice import Choice, RowsByLabel, SumsByLabel, choose, solved, units_of
+from ase_mlelec.train.choice import FEW, Choice, RowsByLabel, SumsByLabel, choose, solved, units_of
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, roots_of_weights, weighted_rows
 from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
@@ -105,10 +107,13 @@ def fit_with_weights(
 
     Raises
     ------
+    ValueError
+        For matrices larger than the free memory.
     Diverged
         When rows or the solution are not finite.
     """
-    equations, before = SumsByLabel(), copy.deepcopy(model)
+    few = _few_rows(frames, loss, _n_weights(model), 1, n_matrices=_n_matrices([], loss, _n_weights(model)))
+    equations, before = RowsByLabel() if few else SumsByLabel(), copy.deepcopy(model)
     _add_rows(equations, model, frames, loss)
     solution, choice = solved(equations, Choice(ridge, dict(weights), {}))
     _add(model, solution, "check the labels. Nothing was saved")
@@ -147,10 +152,9 @@ def fit_by_choice(
         trajectories; None for a fit without error bars.
     """
     batch_size = _fewer_of_large(frames, batch_size)
-    n_matrices = len(loss.labels) * (1 + (len(held) if len(held) > 1 else 0)) + 2
-    every = join([frames, *held])
+    every, n_weights = join([frames, *held]), _n_weights(model)
     check_terms(loss, every)
-    few = _few_rows(every, loss, _n_weights(model), batch_size, n_matrices=n_matrices)
+    few = _few_rows(every, loss, n_weights, batch_size, n_matrices=_n_matrices(held, loss, n_weights))
     equations = RowsByLabel() if few else SumsByLabel()
     remedy = "check the labels. Nothing was saved"
     with closed_form("the closed form of the energy", remedy):
@@ -311,6 +315,16 @@ def _fewer_of_large(frames, batch_size):
 
 def _n_weights(model):
     return sum(part.numel() for layer in model.heads["energy"].nets.last for part in layer.parameters())
+
+
+def _n_matrices(held, loss, n_weights):
+    """Matrices of the size of the weights: sums by label, those of folds whose rows are not kept, and two for a solution."""
+    found = 2.0 + len(loss.labels)
+    for name in loss.labels if len(held) > 1 else ():
+        for fold in held:
+            share = sum(np.size(frame.labels[name]) for frame in fold if name in frame.labels) / n_weights
+            found += share if share <= FEW else 1
+    return math.ceil(found)
 
 
 def _few_rows(frames, loss, n_weights, batch_size, n_matrices=2):

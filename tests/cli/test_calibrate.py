@@ -11,6 +11,7 @@ from small_models import random_model
 from ase_mlelec import DeepPotCalculator, load_model
 from ase_mlelec.data.frames import Frames, write_hdf5
 from ase_mlelec.data.snapshots import write_snapshots
+from ase_mlelec.train import error_bars, linear_energy
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.error_bars import errors_and_deviations
 from ase_mlelec.train.recipe import train
@@ -73,6 +74,23 @@ def test_closed_form_gets_the_bars_of_its_training(tmp_path, groups, options):
         one, other = (errors_and_deviations(model, "energy", frames)[label] for model in (old, new))
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_allclose(one[1], other[1], rtol=1e-3)
+
+
+def test_few_labels_have_no_bars_as_in_the_training(tmp_path, monkeypatch, capsys):
+    """With fewer labels than half of many weights the fit has no normal matrix, for which memory would not do."""
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
+    monkeypatch.setattr(error_bars, "MOST_WEIGHTS", 1)
+    write_hdf5(tmp_path / "cu.h5", make_frames(40))
+    table = {
+        "data": {"files": ["cu.h5"]},
+        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
+        "energy": {"widths": []},
+        "output": {"model": "old.safetensors"},
+    }
+    assert not train(parse_config(table, tmp_path), progress=False).posteriors
+    assert calibrate(tmp_path) != 0
+    assert "from which error bars could be made" in capsys.readouterr().err
 
 
 def test_other_data_than_those_of_the_training(tmp_path, capsys):

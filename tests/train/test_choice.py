@@ -305,6 +305,7 @@ def test_folds_are_fitted_in_the_end(few, monkeypatch):
     model, again = ace_model(frames), ace_model(frames)
     start = flat(model)
     choice = fit_by_choice(model, frames.take([]), LOSS, held=folds, ridge=1e-5, progress=False).choice
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 10**6)  # by the other form of the equations
     fit_with_weights(again, frames, LOSS, choice.weights, choice.ridge)
     np.testing.assert_allclose(flat(model) - start, flat(again) - start, rtol=1e-5, atol=1e-8)
     logarithms = []
@@ -319,6 +320,21 @@ def test_folds_are_fitted_in_the_end(few, monkeypatch):
         rows, rest, _ = held_rows(part, fold, LOSS)["forces"]
         logarithms.append(np.log(float((rows @ solution - rest).abs().mean())))
     assert choice.errors["forces"] == pytest.approx(np.exp(np.mean(logarithms)), rel=1e-5)
+
+
+def test_memory_of_folds(monkeypatch):
+    """Folds of few rows take no matrices of their own, of which there is not always memory."""
+    frames = make_frames(15)
+    frames = Frames([replace(frame, labels={"energy": frame.labels["energy"]}) for frame in frames])
+    model, loss = ace_model(frames), EnergyLoss((1, 1), (0, 0), (0, 0))
+    n_weights, folds = len(flat(model)), [frames.take([k]) for k in range(5)]
+    assert 1 < linear_energy.FEW * n_weights
+    # sums, two matrices for the solution, one for the rows of all folds, and less than another for a batch
+    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 8 * 5 * n_weights**2)
+    fit_by_choice(model, frames.take(list(range(5, 15))), loss, held=folds, ridge=1e-5, progress=False)
+    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 8 * 3 * n_weights**2)
+    with pytest.raises(ValueError, match="with 4 matrices"):
+        fit_by_choice(model, frames.take(list(range(5, 15))), loss, held=folds, ridge=1e-5, progress=False)
 
 
 def test_energies_that_are_left_out():

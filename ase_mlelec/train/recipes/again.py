@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from pydantic import ValidationError
@@ -63,12 +62,14 @@ def add_error_bars_again(
         return add_error_bars(model, parts["train"], parts["validation"], progress=log)
     parts = without_absurd(dict(parts), config, log)
     with _fitted(model, parts, config, chosen, log) as fitted:
-        normal = cast(torch.Tensor, fitted.normal)
+        factors = {}
+        if fitted.normal is not None:  # else few labels for its weights, as in the training
+            factors["energy"] = arranged(inverse_factor(fitted.normal, 0.0), model.heads["energy"].nets)
         return add_error_bars(
             model,
             parts["train"],
             parts["validation"],
-            factors={"energy": arranged(inverse_factor(normal, 0.0), model.heads["energy"].nets)},
+            factors=factors,
             left_out=None if fitted.left_out is None else {"energy": fitted.left_out},
             support=parts.get("support"),
             progress=log,
