@@ -47,7 +47,7 @@ INPUTS = set("charge spin multiplicity efield field fparam aparam electronic_tem
 # words in keys of energies that are not the energy whose gradient the forces are
 OTHER_ENERGIES = set(
     "kinetic fermi hull zero zpe ekin repulsion dispersion vdw d3 coulomb interaction formation cutoff correction std error "
-    "delta uncertainty variance shift binding cohesive atomization reaction".split()
+    "delta uncertainty variance var shift binding cohesive atomization reaction".split()
 )
 UNITS = {"unit", "units"}  # words in keys of texts
 # words in the values of keys such as energy_unit for the units that labels are read in

@@ -145,9 +145,12 @@ def _only(names: Iterable[str]) -> str | None:
 
 
 def other_energies(images: Sequence[Mapping[str, Any]], frames: Sequence[Frame], unread: Iterable[str]) -> list[str]:
-    """Notes on energies that are not read and differ from those that are, by the contents of all images."""
+    """Notes on energies that are not read and differ from those that are, by the contents of all images.
+
+    Keys that name another energy, such as that of formation, or an error are left out.
+    """
     notes = []
-    for key in unread:
+    for key in (each for each in unread if not words_of(each) & OTHER_ENERGIES):
         pairs = [(each, f) for each, f in zip(images, frames) if key in each and "energy" in f.labels]
         energies = [
             float(each[key]) for each, _ in pairs if _is_number(each[key]) and meant(key, each[key])[1] == "energy"

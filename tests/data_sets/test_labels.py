@@ -291,6 +291,8 @@ def test_several_files(tmp_path):
             "forces:R:3",
             'dft_energy and the energy that is read differ by up to 0.5 eV/atom: .*; to .*energy = "dft_energy"',
         ),
+        ("energy=-1 formation_energy=-2", "forces:R:3", "a.xyz: formation_energy may be labels but are not read"),
+        ("energy=-1 energy_var=2", "forces:R:3", "a.xyz: energy_var may be labels but are not read"),
         ("energy=-1 dft_energy=-1", "forces:R:3", "a.xyz: dft_energy may be labels but are not read"),
         ("energy=-1", "DFT_forces:R:3", 'forces = "DFT_forces"'),
         ("energy=-1", "hirshfeld_charges:R:3", "hirshfeld_charges may be labels but are not read$"),
