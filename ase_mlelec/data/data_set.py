@@ -271,7 +271,12 @@ def joined_attributes(parts: Sequence[Mapping[str, Any]], spectra: Sequence[Mapp
             check_same(f"{what} of {symbol}", [table.get(symbol) for table in tables])
         if tables:
             found[key] = {symbol: value for table in tables for symbol, value in table.items()}
-    for key, choose in ("bands_complete_below_eV", min), ("fermi_levels_eV", _range), ("projected_shares", _range):
+    for key, choose in (
+        ("grid_spacing_A", min),  # the finest, in whatever order the files are
+        ("bands_complete_below_eV", min),
+        ("fermi_levels_eV", _range),
+        ("projected_shares", _range),
+    ):
         values = [part[key] for part in parts if key in part]
         if len(values) > 1:
             found[key] = choose(values)

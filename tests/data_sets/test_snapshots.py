@@ -125,6 +125,15 @@ def test_several_files_are_one_data_set(tmp_path):
         assert len(Snapshots(tmp_path / "1.h5", tmp_path / "." / "1.h5")) == 1
 
 
+def test_spacing_of_several_files_is_the_finest(tmp_path):
+    """In whatever order they are: models get their grids by it."""
+    spacing = ATTRIBUTES["grid_spacing_A"]
+    for name, factor in ("1", 1.0), ("2", 0.5), ("3", 2.0):
+        write_tiny(tmp_path / f"{name}.h5", attributes=ATTRIBUTES | {"grid_spacing_A": factor * spacing})
+    stored = Snapshots(*(tmp_path / f"{name}.h5" for name in "123"))
+    assert stored.attributes["grid_spacing_A"] == 0.5 * spacing
+
+
 @pytest.mark.parametrize(
     "attributes, energies, message",
     [
