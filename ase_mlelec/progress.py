@@ -28,6 +28,7 @@ class Bar(tqdm):
         if self._lines:
             title = "{desc}: " if options.get("desc") else ""
             options |= {"bar_format": title + LINE, "mininterval": PERIOD, "delay": PERIOD, "leave": False}
+            options["miniters"] = 0  # else tqdm counts iterations instead, and its monitor adds lines meanwhile
         super().__init__(iterable, disable=not show or processes.rank() > 0, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
