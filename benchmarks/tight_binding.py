@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 
 from ase_mlelec import WannierHamiltonian, WannierTBCalculator
 from ase_mlelec.analysis.plots import COLORS
-from ase_mlelec.physics.bloch import from_elements
+from ase_mlelec.physics import bands
+from ase_mlelec.physics.bloch import BlochSum, from_elements
 from ase_mlelec.physics.kmesh import monkhorst_pack
 from ase_mlelec.structures.twist import commensurate, twisted_bilayer
 
@@ -39,6 +40,7 @@ CELLS = [
     ((29, 0), (28, 1)),
     ((41, 0), (40, 1)),
 ]
+TURNS = 5  # of two programs beside each other
 N_BANDS, MOST_BANDS = 40, 10000  # bands around the gap, of up to so many functions
 GAP = -5.6, -4.6  # eV above the vacuum level, with the gap of twisted MoS2 in the middle
 
@@ -134,12 +136,17 @@ def all_bands(n_kpts):
     """Line: all bands of the 201-atom cell against LAPACK alone on the same matrices."""
     hamiltonian = WannierTBCalculator("mos2", on_extrapolation="ignore").get_hamiltonian(twisted_mos2(*CELLS[0])[0])
     kpts = np.random.default_rng(0).random((n_kpts, 3)) * [1, 1, 0]
-    ours, _ = seconds(lambda: hamiltonian.eigenvalues(kpts))
     matrices = torch.from_numpy(hamiltonian.hk(kpts))
-    lapack, _ = seconds(lambda: [torch.linalg.eigvalsh(matrix) for matrix in matrices])
+    r_vectors, parts = hamiltonian.bloch.r_vectors, hamiltonian.bloch.tolist()
+    found = []
+    for _ in range(TURNS):
+        fresh = BlochSum(r_vectors, parts)  # without the tables of an earlier turn
+        one, other = (lambda: bands.eigenvalues(fresh, kpts)), (lambda: [torch.linalg.eigvalsh(m) for m in matrices])
+        found.append([seconds(function)[0] for function in (one, other)])
+    ours, lapack = np.min(found, axis=0)
     return (
-        f"All {hamiltonian.size} bands of the 201-atom cell at {n_kpts} k points: {ours:.1f} s; LAPACK on the same "
-        f"matrices {lapack:.1f} s, ratio {ours / lapack:.2f}."
+        f"All {hamiltonian.size} bands of the 201-atom cell at {n_kpts} k points: {ours:.1f} s, least of {TURNS}; LAPACK "
+        f"on the same matrices {lapack:.1f} s, ratio {ours / lapack:.2f}."
     )
 
 

@@ -175,6 +175,11 @@ class StoredDataSet(DataSet):
         """The file that holds structure ``k``."""
         return self._places[k][0]
 
+    def by_file(self) -> list[tuple[Path, Self]]:
+        """Files with their structures."""
+        files = dict.fromkeys(path for path, _ in self._places)
+        return [(file, self.take([k for k, (path, _) in enumerate(self._places) if path == file])) for file in files]
+
     def take(self, indices: Sequence[int]) -> Self:
         """The structures at these indices, a data set of the same kind."""
         chosen = object.__new__(type(self))

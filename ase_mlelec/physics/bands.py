@@ -10,15 +10,13 @@ from ase_mlelec.physics.bloch import BlochSum, check_kpts, is_invariant
 
 DEGENERATE = 1e-6  # eV; closer levels are treated as one subspace
 _CHUNK = 2**24  # complex numbers in the matrices of one batch of k-points: 256 MB
+_PARTS = 16  # of such a batch for eigenvalues alone, in memory that is used again
 
 
 def _batches(kpts, size, n_matrices=1):
     """Slices of k-points whose matrices fit in memory."""
     step = max(1, int(_CHUNK // (n_matrices * size * size)))
     return (slice(start, start + step) for start in range(0, len(kpts), step))
-
-
-_PARTS = 16  # of such a batch for eigenvalues alone, in memory that is used again
 
 
 # Eigenstates

@@ -213,7 +213,7 @@ def test_energies_of_other_files(tmp_path):
     held = recipe.errors(model, read_frames(tmp_path / "e.h5").select("test"))
     assert model.metadata["errors"]["test"][name] == pytest.approx(held[name], rel=1e-9)
     del table["energy"], table["descriptor"]
-    with pytest.raises(ValueError, match="others only with .energy."):
+    with pytest.raises(ValueError, match=r"e\.h5 without Hamiltonians .* add .energy."):
         train(parse_config(table, tmp_path), progress=False)
 
 
@@ -383,6 +383,7 @@ def test_errors(folder, tmp_path, capsys):
     write_hamiltonians(tmp_path / "more.h5", [frame], attributes={})
     both = Hamiltonians(folder / "g.h5", tmp_path / "more.h5")
     assert len(own.frames()) == 0 and len(both) == len(own) + 1 and both[-1].name == frame.name
+    assert [(path.name, len(part)) for path, part in both.by_file()] == [("g.h5", len(own)), ("more.h5", 1)]
     (tmp_path / "cut.h5").write_bytes((folder / "g.h5").read_bytes()[:2000])
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
@@ -399,7 +400,7 @@ def test_errors(folder, tmp_path, capsys):
         ({"data": {"files": ["g.h5"], "train": ["none"]}}, "none of them to train on"),
         (
             {"data": {"files": ["g.h5", "energies.extxyz"]}},
-            "got 1 files without Hamiltonians .*; leave them out, or add",
+            r"energies\.extxyz without Hamiltonians .*; leave such files out, or add",
         ),
         ({"dos": {}}, "train them apart"),
         ({"energy": {}, "power_spectrum": {}}, "no energies and forces to train on"),

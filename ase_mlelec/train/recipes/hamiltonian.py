@@ -121,8 +121,7 @@ def _energy(data, parts, more, config, progress):
     Returns (Model, checkpoints to remove when it is saved, dict of Frames).
     """
     frames = {
-        name: join([weighted(parts[name].frames(), data.path, config), part]) if name in parts else part
-        for name, part in more.items()
+        name: join([*_labeled(parts[name], config), part]) if name in parts else part for name, part in more.items()
     }
     if not len(frames["train"]):
         raise ValueError(
@@ -159,16 +158,21 @@ def _errors(model, parts, energies):
     return found
 
 
+def _labeled(hamiltonians, config):
+    """Frames with energies and forces of each file of Hamiltonians, with its weight."""
+    return [weighted(own.frames(), path, config) for path, own in hamiltonians.by_file()]
+
+
 def _hamiltonians(config):
     """(Hamiltonians of all files of these, Frames with energies and forces of all other files)"""
     paths = [config.folder / name for name in config.data.files]
     whole = [path for path in paths if is_hamiltonians(path)] or paths[:1]
-    if len(paths) > len(whole) and config.energy is None:
+    others = [path for path in paths if path not in whole]
+    if others and config.energy is None:
         raise ValueError(
-            f"data.files: got {len(paths) - len(whole)} files without Hamiltonians for [hamiltonian] alone; leave them "
+            f"data.files: got {', '.join(map(str, others))} without Hamiltonians for [hamiltonian] alone; leave such files "
             "out, or add [energy]"
         )
-    others = [path for path in paths if path not in whole]
     return check_hamiltonians(Hamiltonians(*whole)), read_checked(others, config)
 
 
