@@ -351,3 +351,6 @@ def test_free_energies_beside_the_labels(tmp_path):
     assert float(found[1]) == pytest.approx(10, abs=0.5) and float(found[2]) == pytest.approx(60, abs=0.5)
     write_snapshots(tmp_path / "b.h5", [make_snapshot(0)], energies=ENERGIES, attributes=ATTRIBUTES)
     assert beside_labels(Snapshots(tmp_path / "b.h5")) == ""
+    short = replace(snapshots[0], dos=0.1 * snapshots[0].dos, fermi_level=None)
+    write_snapshots(tmp_path / "c.h5", [short], energies=ENERGIES, attributes=ATTRIBUTES)
+    assert re.match("free energies by the LDOS are not known: .*electrons", beside_labels(Snapshots(tmp_path / "c.h5")))

@@ -147,13 +147,17 @@ def free_energy(
 def beside_labels(snapshots: Snapshots) -> str:
     """Sentence on the free energies of the local density of states itself beside the labels; "" where there are none.
 
-    Models learn the former. Coarse energies or grids, and the width of the Gaussians, keep them from those of DFT.
+    Models learn the former. Coarse energies or grids, and the width of the Gaussians, keep them from those of DFT. Energies
+    that end below the Fermi level give none.
     """
     some = [snapshots[k] for k in sorted({*np.linspace(0, len(snapshots) - 1, 3).round().astype(int).tolist()})]
     some = [each for each in some if each.energy is not None and each.density is not None]
     if not some:
         return ""
-    totals = [free_energy(snapshots, each, each.dos)[0]["total"] for each in some]
+    try:
+        totals = [free_energy(snapshots, each, each.dos)[0]["total"] for each in some]
+    except ValueError as error:
+        return f"free energies by the LDOS are not known: {error}"
     away = [1000 * (total - each.energy) / len(each.atoms) for total, each in zip(totals, some)]
     return (
         f"free energies by the LDOS are {np.mean(away):+.1f} meV/atom from the labels, {np.ptp(away) / 2:.1f} around it "
