@@ -31,6 +31,17 @@ def calibrate(folder, *options):
     return main(["calibrate", *paths[:2], "--out", paths[2], *options])
 
 
+def trained(folder, **energy):
+    """Model with an energy in closed form of the structures in the folder, which is written as old.safetensors."""
+    table = {
+        "data": {"files": ["cu.h5"]},
+        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
+        "energy": {"widths": [], **energy},
+        "output": {"model": "old.safetensors"},
+    }
+    return train(parse_config(table, folder), progress=False)
+
+
 def test_scales_from_validation_data(folder, capsys):
     assert calibrate(folder) == 0
     told = capsys.readouterr().out
@@ -55,13 +66,7 @@ def test_closed_form_gets_the_bars_of_its_training(tmp_path, groups, options):
     frames = make_frames(40)
     frames = frames if groups else Frames([replace(frame, group="") for frame in frames])
     write_hdf5(tmp_path / "cu.h5", frames)
-    table = {
-        "data": {"files": ["cu.h5"]},
-        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
-        "energy": {"widths": [], "ridge": 1e-5},
-        "output": {"model": "old.safetensors"},
-    }
-    train(parse_config(table, tmp_path), progress=False)
+    trained(tmp_path, ridge=1e-5)
     assert calibrate(tmp_path, *options) == 0
     old, new = (load_model(tmp_path / f"{name}.safetensors") for name in ("old", "new"))
     for label, wanted in old.metadata["error_bars"].items():
@@ -82,13 +87,7 @@ def test_few_labels_have_no_bars_as_in_the_training(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
     monkeypatch.setattr(error_bars, "MOST_WEIGHTS", 1)
     write_hdf5(tmp_path / "cu.h5", make_frames(40))
-    table = {
-        "data": {"files": ["cu.h5"]},
-        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
-        "energy": {"widths": []},
-        "output": {"model": "old.safetensors"},
-    }
-    assert not train(parse_config(table, tmp_path), progress=False).posteriors
+    assert not trained(tmp_path).posteriors
     assert calibrate(tmp_path) != 0
     assert "from which error bars could be made" in capsys.readouterr().err
 
@@ -96,13 +95,7 @@ def test_few_labels_have_no_bars_as_in_the_training(tmp_path, monkeypatch, capsy
 def test_other_data_than_those_of_the_training(tmp_path, capsys):
     """Rows of these make the bars; nothing is fitted again."""
     write_hdf5(tmp_path / "cu.h5", make_frames(40))
-    table = {
-        "data": {"files": ["cu.h5"]},
-        "power_spectrum": {"cutoff": 3.5, "n_pair": 3, "n_radial": 2, "l_max": 2, "near": 0},
-        "energy": {"widths": []},
-        "output": {"model": "old.safetensors"},
-    }
-    model = train(parse_config(table, tmp_path), progress=False)
+    model = trained(tmp_path)
     assert parts_of_training(model, make_frames(40)) is not None
     assert parts_of_training(model, make_frames(30)) is None
     write_hdf5(tmp_path / "cu.h5", make_frames(30))

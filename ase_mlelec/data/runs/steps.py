@@ -93,8 +93,9 @@ def _text_output(save, last):
                     frames = read_run(file)
                 except ValueError:
                     continue
-            away = abs(frames[-1].labels["energy"] - last.calc.results["energy"])
-            if len(frames) < 2 or away > SAME_ENERGY or not same_structure(frames[-1].atoms, last):
+            if len(frames) < 2 or not same_structure(frames[-1].atoms, last):
+                continue
+            if abs(frames[-1].labels["energy"] - last.calc.results["energy"]) > SAME_ENERGY:
                 continue
             for warning in caught:
                 warnings.warn(warning.message, stacklevel=5)
