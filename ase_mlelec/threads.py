@@ -11,9 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
+import threadpoolctl
 import torch
 
 MOST = 8  # threads; more would wait for each other in Python, which runs one at a time
@@ -54,6 +55,15 @@ def one_thread_each() -> Iterator[None]:
     finally:
         _given.threads = 0
         torch.set_num_threads(before)
+
+
+def one_blas_thread() -> AbstractContextManager:
+    """Context in which products and decompositions of NumPy and SciPy have one thread.
+
+    Their library of linear algebra (OpenBLAS, say) divides even small ones among all cores, and its threads wait for each
+    other as PyTorch's do, at their end; its number of threads belongs to the whole process and is restored at the end.
+    """
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def map_chunks(

@@ -1,7 +1,10 @@
 """Lies in tests/ so that helper modules beside it (small_models) can be imported everywhere."""
 
 import gc
+import os
 import signal
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is there; for the workers of pytest-xdist
 
 import torch
 

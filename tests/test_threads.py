@@ -6,6 +6,8 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.sparse
+import threadpoolctl
 import torch
 from ase.build import bulk
 from small_ldos import random_ldos_model
@@ -14,6 +16,7 @@ from small_models import WANNIER, random_model
 from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, DeepWannierCalculator, MLDFTCalculator
 from ase_mlelec.calculators import extrapolation
 from ase_mlelec.descriptors.bispectrum import grid
+from ase_mlelec.physics import shift_invert
 from ase_mlelec.threads import MOST, available, map_chunks, one_thread_each
 
 
@@ -143,6 +146,19 @@ def test_results_do_not_depend_on_the_number_of_threads(kind, monkeypatch, two_t
     assert together.keys() == alone.keys() and "forces" in alone
     for name, value in alone.items():
         assert np.array_equal(value, together[name]), name
+
+
+def test_bands_around_an_energy_have_one_thread_of_linear_algebra(monkeypatch):
+    """Two threads made this slower by 1.7 on an idle machine, and by 12 to 17 beside other programs."""
+
+    def threads():
+        return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+    inside, search = [], shift_invert._largest
+    monkeypatch.setattr(shift_invert, "_largest", lambda *arguments: (inside.append(threads()), search(*arguments))[1])
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        shift_invert.eigenpairs(scipy.sparse.diags_array(np.arange(300.0), format="csr"), 100.5, 4)
+        assert inside == [{1}] and threads() == {2}
 
 
 def test_no_operation_of_a_step_is_split_among_threads(two_threads):

@@ -8,6 +8,8 @@ import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
 
+from ase_mlelec.threads import one_blas_thread
+
 _PANEL = 192  # columns of a block of the factorization
 _SINGULAR = 1e-10  # eV; of the levels of a diagonal block
 _ACCURACY = 1e-6  # relative accuracy of solutions that is enough for levels to be tried with
@@ -37,6 +39,8 @@ class Interior(NamedTuple):
 
 def eigenpairs(matrix: scipy.sparse.sparray, center: float, n: int) -> Interior:
     """The n eigenpairs of a Hermitian matrix nearest to an energy.
+
+    On one core: threads would wait for each other in thousands of small products.
 
     Factorizes H - center = L D L† once and finds the largest eigenvalues of its inverse by block Lanczos iteration.
     The signs of D tell how many levels lie below the center (Sylvester), hence which levels the found ones are.
@@ -68,10 +72,11 @@ def eigenpairs(matrix: scipy.sparse.sparray, center: float, n: int) -> Interior:
     size = matrix.shape[0]
     if not 1 <= n <= size:
         raise ValueError(f"n: got {n}, need 1 to {size}; ask for fewer bands than there are functions")
-    for solve, n_below in _factorizations(matrix, center):
-        energies, vectors, residual = _within(matrix, _largest(solve, size, n, matrix.dtype)[1])
-        if residual < _LARGEST:
-            return Interior(energies, vectors, n_below - int((energies < center).sum()))
+    with one_blas_thread():
+        for solve, n_below in _factorizations(matrix, center):
+            energies, vectors, residual = _within(matrix, _largest(solve, size, n, matrix.dtype)[1])
+            if residual < _LARGEST:
+                return Interior(energies, vectors, n_below - int((energies < center).sum()))
     raise RuntimeError(
         f"center: got residuals of {residual:.1g} eV at {center:g} eV, need less than {_LARGEST:g}; move "
         "the center away from the levels"
