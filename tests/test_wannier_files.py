@@ -285,3 +285,11 @@ def test_bad_paths():
             WannierHamiltonian(*ssh()).band_structure(npoints=npoints)
     with pytest.raises(ValueError, match="path: got a Hamiltonian that couples no cells"):
         WannierHamiltonian(CELL, [[0, 0, 0]], np.eye(2)[None]).band_structure()
+
+
+@pytest.mark.parametrize("name", ["x_hr.dat", "t_tb.dat"])
+def test_disentanglement_that_did_not_converge(folder, name):
+    line = "     <<< Warning: Maximum number of disentanglement iterations reached >>>\n"
+    put(folder, win=WIN, wout=WOUT.replace(" Final State", f"{line} Final State"))
+    (folder / "t.wout").write_text(line + WOUT)
+    read(folder, f"{name[0]}.wout: the disentanglement did not converge.*raise dis_num_iter", name=name)

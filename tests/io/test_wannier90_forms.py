@@ -389,6 +389,19 @@ def test_restarted_run(tmp_path):
     assert len(read(tmp_path, "x.wout", plotted).atoms) == 2
 
 
+def test_verbose_output(tmp_path):
+    """With iprint = 2 the fractional coordinates of the k-points follow those of the atoms, in a table of the same form."""
+    points = """ *----------------------------------------------------------------------------*
+ | k-point      Fractional Coordinate        Cartesian Coordinate (Ang^-1)    |
+ +----------------------------------------------------------------------------+
+ |     1    0.00000   0.00000   0.00000   |    0.00000   0.00000   0.00000    |
+"""
+    head, mark, rest = wout("Ang").partition(" |  Number of Wannier Functions")
+    assert mark
+    found = read(tmp_path, "x.wout", head + points + mark + rest)
+    assert found.symbols == read(tmp_path, "x.wout", head + mark + rest).symbols
+
+
 def test_labels_in_output(tmp_path):
     text = wout("Ang").replace("| O    1", "| SI   1").replace("| H1   1", "| fe   *")
     assert read(tmp_path, "x.wout", text).symbols == ["Si", "Fe"]
@@ -427,6 +440,7 @@ def test_damaged_wout(tmp_path, old, new, message):
         ("99999999999\n\nX 0 0 0\n", "1 rows of 99999999999"),
         ("1\n\nX 0 0\n", "truncated or not an xyz file"),
         ("-1\n\nX 0 0 0\n", "truncated or not an xyz file|no center"),
+        ("2\n\nX 0 0 0\nSi 0 0 0\n" * 2, "got lines behind its 2 rows, need one structure"),
     ],
 )
 def test_damaged_xyz(tmp_path, text, message):

@@ -55,7 +55,8 @@ def test_axes(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("random", "is not understood"),
+        ("random", "it asks for random functions"),
+        ("Mo", "it names no orbital"),
         ("Mo: sp3", "sp3 is no s, p or d function"),
         ("Mo: l=-3", "l = -3"),
         ("Mo: l=1,mr=4", "m_r is too large"),
@@ -72,6 +73,23 @@ def test_refused(tmp_path, line, message):
         functions(tmp_path, line)
 
 
-@pytest.mark.parametrize("text, count", [("", 0), ("1-12", 12), ("1 2, 3, 35-40", 3), ("2-4", 0)])
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("", 0),
+        ("1-12", 12),
+        ("1 2, 3, 35-40", 3),
+        ("2-4", 0),
+        ("1:4", 4),
+        ("1 - 4, 9", 4),
+        ("1;2 3", 3),
+        ("4-1", 4),  # as wannier90.x 3.1 takes them
+    ],
+)
 def test_excluded_bands(text, count):
     assert lower_excluded(text) == count
+
+
+def test_excluded_bands_that_cannot_be_read():
+    with pytest.raises(ValueError, match="got 'one', need bands and ranges"):
+        lower_excluded("one")

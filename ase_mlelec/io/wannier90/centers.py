@@ -105,6 +105,11 @@ def _rows_of_xyz(path, text):
         raise Wannier90Error(
             f"{path}: truncated or not an xyz file ({printable(error)}); set write_xyz and run again"
         ) from None
+    if any(line.strip() for line in lines[2 + count :]):
+        raise Wannier90Error(
+            f"{path}: got lines behind its {count} rows, need one structure; cut the others off, or give a trajectory of "
+            "CP2K to mlelec convert"
+        )
     check_end(path, text)
     is_center = np.array([row[0] == "X" for row in rows], dtype=bool)
     if not is_center.any():
@@ -183,8 +188,8 @@ def cell_of_wout(path: str | PathLike, text: str) -> NDArray:
 
 def _sites(path, text):
     """(labels, fractional positions [N, 3]) of the last run in a ``.wout`` text."""
-    _head, found, rest = text.rpartition("Fractional Coordinate")
-    lines = rest.split("\n")[2:] if found else []
+    *_, rest = re.split(r"Site +Fractional Coordinate", text)  # iprint = 2 and more print those of k-points as well
+    lines = rest.split("\n")[2:] if rest != text else []
     rows = []
     for line in lines:
         if not line.startswith(" |"):

@@ -64,7 +64,7 @@ def projections_of(path: str | PathLike, win: Win) -> list[Projection]:
     found = []
     for row in rows:
         try:
-            site, angular, *options = [part.strip() for part in row.split(":")]
+            site, angular, *options = _parts(row)
             axes = _axes(options)
             atoms = _sites(site, win, labels, scale)
             orbitals = _orbitals(angular)
@@ -75,6 +75,14 @@ def projections_of(path: str | PathLike, win: Win) -> list[Projection]:
             ) from None
         found += [Projection(atom, orbital, *axes) for atom in atoms for orbital in orbitals]
     return found
+
+
+def _parts(row):
+    """Site, angular part and options of a projection."""
+    parts = [part.strip() for part in row.split(":")]
+    if len(parts) < 2:
+        raise ValueError("it asks for random functions" if parts[0].lower() == "random" else "it names no orbital")
+    return parts
 
 
 def _labels(win):
@@ -151,15 +159,19 @@ def _axes(options):
 def lower_excluded(text: str) -> int:
     """Number of excluded bands at the bottom, from the keyword exclude_bands, such as "1-12, 35, 36".
 
+    Wannier90 takes a colon for the dash of a range as well, blanks around it, ranges from above, and semicolons.
+
     Raises
     ------
     ValueError
         For other text.
     """
+    if not re.fullmatch(r"[\d\s,;:-]*", text, re.ASCII):
+        raise ValueError(f"got '{printable(text, 40)}', need bands and ranges of them")
     excluded: set[int] = set()
-    for word in text.replace(",", " ").split():
-        first, _, last = word.partition("-")
-        excluded |= set(range(int(first), int(last or first) + 1))
+    for first, last in re.findall(r"(\d+)(?:\s*[-:]\s*(\d+))?", text, re.ASCII):
+        ends = int(first), int(last or first)
+        excluded |= set(range(min(ends), max(ends) + 1))
     count = 0
     while count + 1 in excluded:
         count += 1

@@ -12,6 +12,7 @@ from ase_mlelec.io.wannier90.files import Wannier90Error, beside, read_text, see
 from ase_mlelec.io.wannier90.hamiltonians import RealSpace, cell_of_tb, real_space
 from ase_mlelec.io.wannier90.win import cell_of, is_spinor, read_blocks
 
+NOT_CONVERGED = "Maximum number of disentanglement iterations reached"  # Wannier90 goes on
 SAME_CELL = 1e-3  # Å; ``.wout`` has six digits, input files may have fewer
 
 
@@ -73,6 +74,7 @@ def read_run(path: str | PathLike) -> Run:
     else:
         cell, centers = found.cell, _diagonal(path, found)
         _others(path, cell, {beside(path, ".win"): _attempt(cell_of, path, blocks)}, notes)
+    _check_disentanglement(beside(path, ".wout"), notes)
     spin = None
     if (spinors := _attempt(is_spinor, beside(path, ".win"), keywords, notes=notes)) is not None:
         spin = 1 if spinors else 2
@@ -135,6 +137,12 @@ def _cell(path, blocks, texts, notes):
         )
     _others(next(iter(cells)), cell, cells, notes)
     return cell
+
+
+def _check_disentanglement(wout, notes):
+    """Note a run whose space of bands was not found when its iterations ended, so that bands depend on their number."""
+    if wout is not None and NOT_CONVERGED in (_attempt(read_text, wout) or ""):
+        notes.append(f"{wout}: the disentanglement did not converge, so that bands are off; raise dis_num_iter")
 
 
 def _others(path, cell, cells, notes):
