@@ -230,6 +230,18 @@ def test_quantities_that_were_not_calculated(tmp_path):
     assert found.forces is found.stress is None
 
 
+def test_effective_screening_medium(tmp_path):
+    """pw.x prints zeros for the stress along the third axis, and stores others: neither is a label."""
+    boundary = "<boundary_conditions><assume_isolated>{}</assume_isolated></boundary_conditions></input>"
+    text = edited(TEXT, "     celldm(1)=", "     Effective Screening Medium Method\n     celldm(1)=")
+    for name, content in ("x.out", text), ("x.xml", edited(XML, "</input>", boundary.format("esm"))):
+        with pytest.warns(UserWarning, match=f"{name}: the stress is not read: .*assume_isolated = 'esm'"):
+            found = read_pw(write(tmp_path / name, content))
+        assert found.stress is None and found.forces is not None
+    other = write(tmp_path / "y.xml", edited(XML, "</input>", boundary.format("mt")))
+    assert read_pw(other).stress is not None
+
+
 def test_convergence_before_6_4(tmp_path):
     """There is no <convergence_achieved>, only the accuracy."""
     old = re.sub(r"<convergence_achieved>.*</convergence_achieved>", "", XML)

@@ -17,6 +17,8 @@ LARGEST = 1e100
 # of pw.x, in text and XML
 NO_ENERGY = "an nscf or bands run, which has no total energy; give the scf run's output, kept before the nscf run"
 NOT_CONVERGED = "the SCF did not converge; raise electron_maxstep or lower mixing_beta"
+# pw.x prints zeros along the third axis then, and stores other numbers that are no stress either
+ESM = "the stress is not read: pw.x has none along the third axis with assume_isolated = 'esm'"
 # With scf_must_converge = false pw.x calls unconverged steps converged.  The accuracy tells; ten times conv_thr is
 # allowed because hybrid functionals with adaptive_thr end with a threshold that was a little looser.
 LOOSE = 10

@@ -1,6 +1,7 @@
 """Reader of the text output of pw.x, which has the one-electron term in addition, and fewer digits than the XML."""
 
 import re
+import warnings
 from os import PathLike
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from ase_mlelec import units
 from ase_mlelec.checks import printable
 from ase_mlelec.io.espresso.common import (
+    ESM,
     LARGEST,
     LOOSE,
     NO_ENERGY,
@@ -381,6 +383,9 @@ def _stress(output, start):
         raise damaged(output.place(block), f"got {len(rows)} rows of the stress, need 3")
     # three numbers in Ry/bohr^3 and the same in kbar
     values = np.array([output.row(row, first, 6, "the stress")[:3] for row in rows])
+    if "Effective Screening Medium Method" in output.text and values.any():
+        warnings.warn(f"{output.path}: {ESM}", stacklevel=5)
+        return None
     return None if not values.any() else -values * units.RYDBERG / units.BOHR**3
 
 

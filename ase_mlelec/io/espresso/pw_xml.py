@@ -9,6 +9,7 @@ from ase.data import atomic_masses, atomic_numbers
 
 from ase_mlelec import units
 from ase_mlelec.io.espresso.common import (
+    ESM,
     LOOSE,
     NO_ENERGY,
     NOT_CONVERGED,
@@ -221,23 +222,26 @@ def _forces_and_stress(path, root, step, n_atoms, calculation):
             stacklevel=4,
         )
         forces = None
+    return forces, _stress(path, root, step, calculation)
+
+
+def _stress(path, root, step, calculation):
+    """Stress [3, 3] in eV/Å^3 or None."""
+    out, dynamics = root.find("output"), root.findtext("input/cell_control/cell_dynamics", "bfgs").strip()
     stress = _array(path, root, out, "stress", 3)
-    dynamics = root.findtext("input/cell_control/cell_dynamics", "bfgs").strip()
-    if (
-        stress is not None
-        and step is not out
-        and calculation.startswith("vc-")
-        and (calculation == "vc-md" or dynamics != "bfgs")
-    ):
+    if stress is None or not stress.any():
+        return None
+    if step is not out and calculation.startswith("vc-") and (calculation == "vc-md" or dynamics != "bfgs"):
         warnings.warn(
             f"{path}: the stress is not read: pw.x stores it times the volume after {calculation} with "
             "dynamics of the cell; the text output has it",
-            stacklevel=4,
+            stacklevel=5,
         )
-        stress = None
-    if stress is not None:
-        stress = None if not stress.any() else -stress * units.HARTREE_PER_BOHR3
-    return forces, stress
+        return None
+    if root.findtext("input/boundary_conditions/assume_isolated", "").strip().lower() == "esm":
+        warnings.warn(f"{path}: {ESM}", stacklevel=5)
+        return None
+    return -stress * units.HARTREE_PER_BOHR3
 
 
 def _lacks_fixed(path, root, forces):
