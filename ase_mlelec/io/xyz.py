@@ -14,6 +14,7 @@ from ase_mlelec.checks import printable
 LONGEST_LINE = 1 << 24
 FEW = 3  # digits, which numbers may also have that are written as short as they are
 MARK = "\ufeff"  # which editors of Windows put before a text
+_FORTRAN = re.compile(r"(?<!\S)([-+]?(?:\d+\.\d*|\.\d+))[Dd]([-+]?\d{1,3})(?!\S)", re.ASCII)
 
 
 def first_lines(path: str | PathLike) -> tuple[str, str]:
@@ -34,14 +35,16 @@ def is_extxyz(path: str | PathLike) -> bool:
 def for_ase(path: str | PathLike) -> StringIO | str:
     """Path of a text file, or its contents where ASE cannot read it well by its path.
 
-    ASE does not know a byte order mark before the text. It also goes back in a file after every frame, for which a
-    compressed file is decompressed from its beginning again.
+    ASE does not know a byte order mark before the text, nor numbers such as 1.0D-01, which Fortran may print. It also goes
+    back in a file after every frame, for which a compressed file is decompressed from its beginning again.
     """
     with open_with_compression(str(path)) as file:
-        start = file.read(1)
-        if start == MARK:
-            return StringIO(file.read())
-        return StringIO(start + file.read()) if get_compression(str(path))[1] else str(path)
+        first = [file.readline(LONGEST_LINE) for _ in range(3)]  # to the first atom
+        if _FORTRAN.search(first[2]):
+            return StringIO(_FORTRAN.sub(r"\1E\2", "".join([*first, file.read()]).removeprefix(MARK)))
+        if first[0].startswith(MARK) or get_compression(str(path))[1]:
+            return StringIO("".join([*first, file.read()]).removeprefix(MARK))
+        return str(path)
 
 
 def check_lines(path: str | PathLike) -> tuple[str, str]:
