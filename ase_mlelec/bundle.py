@@ -25,7 +25,7 @@ from ase_mlelec.model_file.upgrade import FORMAT_VERSION
 from ase_mlelec.model_file.write import save_model
 from ase_mlelec.quantities import HEADS
 from ase_mlelec.safety import RepulsiveCore, TrainingRange
-from ase_mlelec.shipped import HEADER, PRETRAINED
+from ase_mlelec.shipped import HEADER, PRETRAINED, SUFFIX
 from ase_mlelec.uncertainty import Posterior
 
 __all__ = ["FORMAT_VERSION", "READERS", "list_models", "load_model", "save_model"]
@@ -95,8 +95,10 @@ def _load_safetensors(path, classes):
                 )
             state = {key: stored.get_tensor(key) for key in stored.keys()}
     except (SafetensorError, OSError, UnicodeError) as error:
+        other = "give a model that Model.save wrote, or a .dp file; commands take the model before structures and data"
+        remedy = "copy or save it again" if path.suffix == SUFFIX else other
         raise CalculatorSetupError(
-            f"{path} is truncated or not a safetensors model ({printable(error)}); copy or save it again"
+            f"{path} is truncated or not a safetensors model ({printable(error)}); {remedy}"
         ) from None
     stored_state = state
     header, state = read.read_header(path, text, state)

@@ -215,7 +215,9 @@ def test_truncated(path, keep):
 
 def test_not_safetensors(path):
     path.write_text("energy = -1.0 eV\n" * 20)
-    refused(path, "truncated or not a safetensors model")
+    refused(path, "truncated or not a safetensors model.*; copy or save it again")
+    other = path.rename(path.with_name("data.extxyz"))
+    refused(other, r"data.extxyz is truncated or not .* give a model that Model.save wrote.* take the model before")
 
 
 def test_folder(tmp_path):

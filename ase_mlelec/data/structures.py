@@ -14,7 +14,9 @@ from ase_mlelec.data.ase_readers import complete, extxyz_options, labels_to_calc
 from ase_mlelec.data.frames import read_hdf5
 from ase_mlelec.data.hdf5 import FRAMES, is_of
 from ase_mlelec.io.xyz import for_ase, is_extxyz
+from ase_mlelec.shipped import SUFFIX, list_models
 
+MODELS = {SUFFIX, ".dp"}
 READABLE = "give a data set, or a file with structures that ASE reads, such as extxyz, traj, cif or POSCAR"
 
 
@@ -83,6 +85,10 @@ def _of_data_set(name, index):
 
 
 def _refused(path, error):
+    if (isinstance(error, FileNotFoundError) and path in list_models()) or Path(path).suffix in MODELS:
+        return ValueError(
+            f"{path}: a model, need a file with structures; the model comes first, the structures behind it"
+        )
     if isinstance(error, FileNotFoundError):
         return ValueError(f"{path}: no such file; check the name and the folder")
     if isinstance(error, UnknownFileTypeError):

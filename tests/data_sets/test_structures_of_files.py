@@ -64,6 +64,17 @@ def test_commands_refuse_in_one_line(command, name, tmp_path, monkeypatch, capsy
     assert line.startswith(f"mlelec: error: {name}: ") and sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["si", "x.safetensors", "x.dp"])
+def test_models_in_place_of_structures(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name != "si":
+        (tmp_path / name).write_bytes(bytes(20))
+    with pytest.raises(ValueError, match=f"{name}: a model, need a file with structures; the model comes first"):
+        structure(name)
+    write(tmp_path / "si", bulk("Si"), format="extxyz")
+    assert str(structure("si").symbols) == "Si2"
+
+
 DUMP = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 3\n0 3\n0 3\n"
 
 
