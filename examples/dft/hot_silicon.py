@@ -37,8 +37,8 @@ GROUPS = ("train", "validation", "test", "support")
 CYCLE = ("train", "train", "validation", "train", "train", "test")  # of whatever is finished, each group has its share
 HELD = 8  # structures for validation, and as many for tests
 TESTED = ("solid-8-900K-117", "solid-8-2100K-609", "liquid-8-3000K-363")  # tests at further temperatures
-# K: bands per atom, and the k meshes of crystals and liquids
-TEMPERATURES = {TEMPERATURE: (9, 3, 3), 25000: (9, 3, 3), 10000: (5.5, 4, 5), 5000: (4, 4, 6)}
+# K: bands per atom, and the k meshes of crystals and liquids; at 1,000 K there are tests alone
+TEMPERATURES = {TEMPERATURE: (9, 3, 3), 25000: (9, 3, 3), 10000: (5.5, 4, 5), 5000: (4, 4, 6), 1000: (4, 4, 6)}
 
 
 def structures():
