@@ -1,11 +1,13 @@
 """Data sets with densities of states from runs of pw.x and projwfc.x."""
 
+import re
 import shutil
 import warnings
 
 import numpy as np
 import pytest
-from small_projwfc import WIDTH, write_run
+from small_projwfc import HYDROGEN, INPUTS, WIDTH, write_run
+from small_projwfc import run as run_programs
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_all, read_frames, read_hdf5, write_hdf5
@@ -17,6 +19,7 @@ from ase_mlelec.physics import fermi
 from ase_mlelec_entry_points.cli.main import main
 
 PROJWFC = WIDTH * units.RYDBERG  # width of what projwfc.x printed, eV
+RELAXED = dict(kpoints="gamma", control="forc_conv_thr=2e-2, etot_conv_thr=1e-2")
 T = 0.02 * units.RYDBERG / units.KB
 
 
@@ -104,6 +107,26 @@ def test_energy_of_an_nscf_run_is_that_of_the_scf_output(tmp_path):
     (tmp_path / "other.out").unlink()
     change(tmp_path / "scf.out", "0.3000000", "0.3100000")
     assert read_frames(tmp_path)[0].labels.keys() == {"ados", "dos"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("projwfc.x") is None, reason="needs pw.x and projwfc.x")
+def test_steps_of_a_relaxation(tmp_path, monkeypatch):
+    """All have energies and forces, the last one has spectra."""
+    system = "nbnd=5, occupations='smearing', smearing='fd', degauss=0.02"
+    monkeypatch.setitem(INPUTS, "relax", [HYDROGEN | dict(calculation="relax", system=system, **RELAXED)])
+    run_programs("relax", tmp_path)
+    frames, text = read_runs([tmp_path]), (tmp_path / "relax.out").read_text()
+    printed = [float(number) * units.RYDBERG for number in re.findall(r"^!.*= +(\S+) Ry", text, re.MULTILINE)]
+    assert [frame.labels["energy"] for frame in frames] == pytest.approx(printed, abs=1e-6) and len(printed) > 1
+    assert frames.counts | {"virial": 0} == {
+        "energy": len(frames),
+        "forces": len(frames),
+        "virial": 0,
+        "dos": 1,
+        "ados": 1,
+    }
+    assert "dos" in frames[-1].labels and frames[-1].name == "x" and frames[0].name == "x-0"
 
 
 def test_one_grid_for_runs_of_different_ranges(tmp_path):

@@ -11,6 +11,8 @@ from ase_mlelec.data.runs.projected import ProjectedRun
 from ase_mlelec.data.runs.spectra import SAME_TEMPERATURE, Spectra, frames_of, known_valence
 from ase_mlelec.data.runs.steps import read_run
 from ase_mlelec.data.runs.vasp import VaspPlace, read_vasp, vasp_runs
+from ase_mlelec.io.espresso.pw_xml import MOVING
+from ase_mlelec.io.espresso.setup import read_setup
 
 NO_RUNS = (
     "no run with bands projected on atoms in it; give prefix.save of pw.x with atomic_proj.xml of projwfc.x in it and "
@@ -107,7 +109,7 @@ def _runs(
         if not place.has_projections:
             steps = _bare(place).frames
         elif isinstance(place, Place):
-            run = read_espresso(place, texts=texts, valence=valence)
+            run, steps = read_espresso(place, texts=texts, valence=valence), _steps_before(place)
         else:
             run, steps = read_vasp(place)
         for each in [*steps, *([] if run is None else [run])]:
@@ -118,6 +120,11 @@ def _runs(
             yield run
     if not n_projected:
         raise ValueError(f"{places[0].save}: no run has all of its bands; let them finish, or copy their files again")
+
+
+def _steps_before(place: Place) -> list[Frame]:
+    """Steps of a relaxation or of molecular dynamics before the last one, which has the spectra."""
+    return [] if read_setup(place.save).calculation not in MOVING else _bare(place).frames[:-1]
 
 
 def _bare(place: Place | VaspPlace) -> Frames:

@@ -20,6 +20,7 @@ from ase_mlelec.io.text import float_or, read_text
 CHARGED = "on which its energy depends, and which no model knows: leave neutral cells and cells of other charges apart"
 ROUNDED = 0.006  # e, of numbers with two digits
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
+SAME_UNIT = 2e-7  # ASE reads outputs with constants of 2006, by which energies differ by 9e-8 of their values
 NEAR = ("*.save", "*/*.save")  # folders near a text output
 
 
@@ -45,6 +46,11 @@ def read_run(path: str | PathLike) -> Frames:
     EspressoError
         For errors of read_pw.
     """
+    return _read(path, hint=True)
+
+
+def _read(path, *, hint):
+    """As read_run; a text output beside projections says so if ``hint``."""
     file = find_file(path, XML, WHAT_TO_GIVE)
     text = read_text(file, WHAT_TO_GIVE, EspressoError)
     is_xml, notes = text.lstrip("\ufeff \n\t").startswith("<"), []
@@ -70,7 +76,8 @@ def read_run(path: str | PathLike) -> Frames:
         notes.append(f"the run did not finish; of its {n_steps} whole steps {len(images)} are read")
     elif n_steps > 1 and len(images) == 1:
         notes.append(f"the last of {n_steps} steps alone is read" + is_xml * "; the text output has all")
-    near = [] if file.name.startswith(XML) else [p for form in NEAR for p in file.parent.glob(f"{form}/{PROJECTIONS}*")]
+    named = hint and not file.name.startswith(XML)
+    near = [] if not named else [p for form in NEAR for p in file.parent.glob(f"{form}/{PROJECTIONS}*")]
     if near:
         notes.append(f"bands projected on atoms lie in {near[0].parent}: give this folder to have spectra too")
     charge = charge_of(text)
@@ -90,7 +97,7 @@ def _text_output(save, last):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 try:
-                    frames = read_run(file)
+                    frames = _read(file, hint=False)
                 except ValueError:
                     continue
             if len(frames) < 2 or not same_structure(frames[-1].atoms, last):
@@ -140,6 +147,9 @@ def _steps(text, last, converged):
         return None
     energy, other = (atoms.calc.results["energy"] for atoms in (images[-1], last))
     moved = np.abs(images[-1].positions - last.positions).max() + np.abs(images[-1].cell - last.cell).max()
-    if abs(energy - other) > SAME_ENERGY or moved > SAME_PLACE:
+    if abs(energy - other) > max(SAME_ENERGY, SAME_UNIT * abs(other)) or moved > SAME_PLACE:
         return None
+    for atoms in images:
+        for name in {"energy", "free_energy"} & atoms.calc.results.keys():
+            atoms.calc.results[name] *= other / (energy or 1)
     return [*(atoms for atoms, good in zip(images[:-1], converged) if good), last]
