@@ -127,6 +127,7 @@ def _likely_data(folder):
         files = sorted(each for each in folder.glob(pattern) if each.is_file())
         data, logs = ([each for each in files if {*each.suffixes} & kinds] for kinds in (FILES, LOGS))
         if data or logs:
+            logs = sorted(logs, key=lambda each: not is_run(each))[:1]  # an output of pw.x before one of projwfc.x
             return sorted(data, key=lambda each: "-pos-" not in each.name), logs  # of CP2K's files that of positions
     return [], []
 

@@ -226,3 +226,10 @@ def test_folders_that_cannot_be_read_name_their_files(name, tmp_path):
         (tmp_path / each).write_text("")
     with pytest.raises(ValueError, match=f"a folder without data that can be read; .* such as {tmp_path / name}"):
         read_frames(tmp_path)
+
+
+def test_folders_of_texts_name_that_of_pw(tmp_path):
+    for name, program in ("a.out", "PROJWFC"), ("b.out", "PWSCF"), ("c.out", "POST-PROC"):
+        (tmp_path / name).write_text(f"     Program {program} v.6.7 starts\n")
+    with pytest.raises(ValueError, match="or name files such as .*b.out;"):
+        read_frames(tmp_path)
