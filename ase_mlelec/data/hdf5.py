@@ -89,8 +89,9 @@ def _header(file, kind):
     path = file.filename
     if kind.mark not in file.attrs:
         ours = (f"a {other.what}" for other in (FRAMES, SNAPSHOTS, HAMILTONIANS) if other.mark in file.attrs)
-        found = next(ours, "an HDF5 file of another program")
-        raise ValueError(f"{path}: not a {kind.what}; {kind.remedy}; it is {found}")
+        found = next(ours, "an HDF5 file of another program, which no command reads")
+        remedy = kind.remedy if found.startswith("a ") else "write the data as extxyz with that program or with ASE"
+        raise ValueError(f"{path}: not a {kind.what}, it is {found}; {remedy}")
     header = json_of(file, kind.mark)
     got = header.pop("format_version", None)
     if type(got) is not int or got < 1:

@@ -183,18 +183,28 @@ def read_input_cell(path: str | PathLike) -> tuple[NDArray, list[bool]]:
 
 def check_input_units(path: str | PathLike, project: str) -> None:
     """Raise ValueError where the input of a project has CP2K write positions or forces in units of its choice."""
-    chosen = []
-    for section, words in _lines(_input(path)):
-        if words[0] in ("PROJECT", "PROJECT_NAME") and words[1:] != [project.upper()]:
-            return
-        if words[0] == "UNIT" and section and section[-1] in SECTION_UNITS:
-            chosen.append((section[-1], words[-1].strip("[]")))
-    for name, unit in chosen:
-        if unit != SECTION_UNITS[name]:
+    for section, words in _lines_of(path, project):
+        name, unit = section[-1] if section else "", words[-1].strip("[]")
+        if words[0] == "UNIT" and unit != SECTION_UNITS.get(name, unit):
             raise ValueError(
                 f"{path}: &{name} has UNIT {unit}, and its file is read in {SECTION_UNITS[name]}, CP2K's default; leave "
                 "UNIT out and run CP2K again, or convert the file and take UNIT out of the input"
             )
+
+
+def charge_of_input(path: str | PathLike, project: str) -> int:
+    """Charge of the cell, e, that the input of a project sets; 0 where it sets none."""
+    found = [
+        words[1] for section, words in _lines_of(path, project) if words[0] == "CHARGE" and section[-1:] == ["DFT"]
+    ]
+    return next((int(word) for word in found if re.fullmatch(r"[-+]?\d{1,9}", word)), 0)
+
+
+def _lines_of(path, project):
+    """Lines of the input of a project, see ``_lines``; none of the input of another one."""
+    lines = [(section, words) for section, words in _lines(_input(path))]
+    names = [words[1:] for _, words in lines if words[0] in ("PROJECT", "PROJECT_NAME")]
+    return [] if any(name != [project.upper()] for name in names) else lines
 
 
 def _input(path):

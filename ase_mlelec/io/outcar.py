@@ -22,6 +22,8 @@ from ase_mlelec.io.vasp import AGAIN, KBAR, LEARNED, UNREADABLE, VaspError, Vasp
 HEAD = 4000  # bytes within which VASP writes its version and the machine
 TOUCHING = re.compile(r"(?<=[0-9])-")
 ITERATION = re.compile(r"Iteration +\S+\( *(\d{1,9})\)")
+VALENCE = re.compile(r"\s+ZVAL\s+=((?: *\d+\.\d+)+)\s*")  # of the kinds of atoms
+NELECT = re.compile(r"\s+NELECT +=\s*(\d+\.\d+)\s+total number")
 NELM = re.compile(r"NELM += *(\d{1,9});")
 
 
@@ -36,19 +38,24 @@ class Outcar:
     steps : list of VaspStep
     left_out : dict of int
         Steps that are no labels, by reason.
+    charge : float, e
+        Of the cell; 0 where the file does not tell.
     """
 
     symbols: list = field(default_factory=list)
     steps: list = field(default_factory=list)
     left_out: dict = field(default_factory=dict)
+    charge: float = 0.0
 
 
 @dataclass
 class _State:
-    """What was found so far; the first three of the run, the others of the step."""
+    """What was found so far; the first five of the run, the others of the step."""
 
     elements: list = field(default_factory=list)
     of_potcar: list = field(default_factory=list)
+    counts: list = field(default_factory=list)  # of the atoms of each kind
+    ions: float | None = None  # charge of all ions, e
     most: float = np.inf  # NELM
     cell: Any = None
     positions: Any = None
@@ -120,7 +127,8 @@ def _read_header(path, found, state, line):
         try:
             if len(names) != len(counts):
                 raise ValueError(f"{len(counts)} kinds of atoms, {len(names)} potentials")
-            found.symbols = [element_of(name) for name, n in zip(names, counts) for _ in range(int(n))]
+            state.counts = [int(n) for n in counts]
+            found.symbols = [element_of(name) for name, n in zip(names, state.counts) for _ in range(n)]
         except ValueError as error:
             raise VaspError(f"{path}: kinds of atoms not understood ({printable(error)}); {AGAIN}") from None
 
@@ -136,6 +144,11 @@ def _read_line(where, found, state, line, lines):
         state.stress = _stress(line)
     elif match := NELM.search(line):  # it may follow the kinds of atoms
         state.most = int(match[1])
+    elif match := VALENCE.fullmatch(line):
+        valence = fortran_floats(match[1])
+        state.ions = float(valence @ state.counts) if len(valence) == len(state.counts) else None
+    elif match := NELECT.match(line):
+        found.charge = 0.0 if state.ions is None else round(state.ions - float(match[1]), 4)
     elif "aborting loop" in line:
         state.reached = "EDIFF is reached" in line
         state.stopped = not state.reached

@@ -261,6 +261,15 @@ def extended(k, rows, pbc=' pbc="T T F"'):
     return "\n".join(["       3", comment, *frame(k, rows).split("\n")[2:]])
 
 
+@pytest.mark.parametrize("line, told", [("CHARGE 1", True), ("CHARGE 0", False), ("CHARGE", False), ("", False)])
+def test_charge_of_an_input(line, told, tmp_path, recwarn):
+    path = run(tmp_path, cell="input")
+    (tmp_path / "w.inp").write_text(INPUT.replace("&FORCE_EVAL\n", f"&FORCE_EVAL\n  &DFT\n    {line}\n  &END DFT\n"))
+    read_frames(path)
+    found = [str(each.message) for each in recwarn]
+    assert [("w.inp: the cell has a charge of 1 e, on which" in each) for each in found] == [True] * told
+
+
 def test_extended_xyz(tmp_path):
     """The units are those of the other format, hartree and hartree/bohr, whatever the energy is called."""
     for what, rows in ("pos", PLACES), ("frc", FORCES):

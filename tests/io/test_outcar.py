@@ -46,6 +46,16 @@ def test_the_same_as_ase(tmp_path):
         assert list(frame.atoms.symbols) == list(atoms.symbols) and np.allclose(frame.atoms.cell, atoms.cell)
 
 
+@pytest.mark.parametrize("electrons, told", [(8, False), (7, True)])
+def test_charged_cell(electrons, told, tmp_path, recwarn):
+    lines = f"  Ionic Valenz\n   ZVAL   =   1.00  7.00\n   NELECT =    {electrons:9.4f}    total number of electrons\n"
+    path = write(tmp_path, outcar(example()).replace("   NELM  ", f"{lines}   NELM  ", 1))
+    assert read_outcar(path).charge == 8 - electrons
+    read_frames(path)
+    found = ["OUTCAR: the cell has a charge of 1 e (NELECT), on which" in str(each.message) for each in recwarn]
+    assert found == [True] * told
+
+
 @pytest.mark.parametrize("form", ["gzip", "windows", "other name", "pv"])
 def test_forms(form, tmp_path):
     data = example()

@@ -9,9 +9,11 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec.data.data_set import Frame, Frames
+from ase_mlelec.data.runs.steps import CHARGED
 from ase_mlelec.io.cp2k import (
     BAR,
     NAME,
+    charge_of_input,
     check_input_units,
     is_trajectory,
     read_cells,
@@ -74,6 +76,8 @@ def read_cp2k(path: str | PathLike) -> Frames:
     for each in sorted(positions.parent.glob("*.inp")):
         if each.is_file():
             check_input_units(each, project)
+            if charge := charge_of_input(each, project):
+                warnings.warn(f"{each}: the cell has a charge of {charge} e, {CHARGED}", stacklevel=4)
     cells, cell, pbc = ({}, None, None) if all(step.cell is not None for step in steps) else _cells(positions)
     stresses = _stresses(positions)
     frames, bare = [], 0

@@ -79,7 +79,9 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
         For errors of read_vasprun, read_outcar, read_vaspout and read_ml_ab, and where the bands are no density of states.
     """
     if is_outcar(place.save):
-        return None, _converged(place, read_outcar(place.save))
+        found = read_outcar(place.save)
+        _tell_of_charge(place, found.charge)
+        return None, _converged(place, found)
     if is_vaspout(place.save):
         return None, _converged(place, read_vaspout(place.save))
     if is_ml_ab(place.save):
@@ -90,13 +92,16 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
     run = read_vasprun(place.save)
     frames = _converged(place, run)
     if run.projections is None:
-        charge = _charge(run)
-        if charge:
-            warnings.warn(f"{place.save}: the cell has a charge of {charge:g} e (NELECT), {CHARGED}", stacklevel=4)
+        _tell_of_charge(place, _charge(run))
         return None, frames
     if not frames or not run.steps[-1].converged:
         raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
     return _projected(place, run, frames[-1]), frames[:-1]
+
+
+def _tell_of_charge(place, charge):
+    if charge:
+        warnings.warn(f"{place.save}: the cell has a charge of {charge:g} e (NELECT), {CHARGED}", stacklevel=5)
 
 
 def _converged(place: VaspPlace, run: Vasprun | Outcar) -> list[Frame]:
