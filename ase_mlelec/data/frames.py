@@ -1,4 +1,4 @@
-"""Labeled structures: read extxyz, deepmd npy folders, runs of pw.x and our HDF5; write HDF5. Nothing here needs torch.
+"""Labeled structures: read extxyz, deepmd-kit's data, runs of pw.x and our HDF5; write HDF5. Nothing here needs torch.
 
 Our format::
 
@@ -35,7 +35,8 @@ from ase_mlelec.data.runs.steps import is_run, read_run
 from ase_mlelec.data.runs.vasp import is_vasp
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.cp2k import is_trajectory
-from ase_mlelec.io.deepmd.data import has_systems, is_hdf5_data, read_data
+from ase_mlelec.io.deepmd.data import has_systems, read_data
+from ase_mlelec.io.deepmd.hdf5_data import is_hdf5_data
 from ase_mlelec.io.hdf5 import AGAIN, read_array, subgroup
 from ase_mlelec.quantities import LABELS, data_labels
 
@@ -74,7 +75,7 @@ def read_frames(
 ) -> Frames:
     """Read labeled structures from a file or folder of any known format.
 
-    The formats are HDF5 of this package, deepmd npy folders, pw.x runs (text output, XML or ``prefix.save``), runs of
+    The formats are HDF5 of this package, deepmd npy folders and HDF5, pw.x runs (text output, XML or ``prefix.save``), runs of
     pw.x and projwfc.x (see ``ase_mlelec.data.runs.read.read_runs``), and files with labels that ASE reads.
 
     Parameters

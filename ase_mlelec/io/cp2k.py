@@ -195,9 +195,9 @@ def check_input_units(path: str | PathLike, project: str) -> None:
 def charge_of_input(path: str | PathLike, project: str) -> int:
     """Charge of the cell, e, that the input of a project sets; 0 where it sets none."""
     found = [
-        words[1] for section, words in _lines_of(path, project) if words[0] == "CHARGE" and section[-1:] == ["DFT"]
+        words[1:] for section, words in _lines_of(path, project) if words[0] == "CHARGE" and section[-1:] == ["DFT"]
     ]
-    return next((int(word) for word in found if re.fullmatch(r"[-+]?\d{1,9}", word)), 0)
+    return next((int(each[0]) for each in found if each and re.fullmatch(r"[-+]?\d{1,9}", each[0])), 0)
 
 
 def _lines_of(path, project):

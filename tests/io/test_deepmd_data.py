@@ -301,13 +301,59 @@ def test_systems_below_a_system_are_named(tmp_path):
         assert len(read_data(tmp_path)) == 2
 
 
-def test_a_file_in_place_of_a_folder(tmp_path):
-    """dpdata writes HDF5, too."""
-    with h5py.File(tmp_path / "data.hdf5", "w") as file:
-        file["water/type.raw"] = [0, 1, 1]
-    for read in read_data, read_frames:
-        with pytest.raises(ValueError, match="data.hdf5: got a file, need a folder with type.raw"):
-            read(tmp_path / "data.hdf5")
+def write_hdf5(path, **groups):
+    """Folders as groups of one file, as dpdata writes them."""
+    with h5py.File(path, "w") as file:
+        for name, folder in groups.items():
+            group = file.create_group(name) if name != "root" else file
+            group["type.raw"] = np.loadtxt(folder / "type.raw", dtype=int)
+            group["type_map.raw"] = np.array((folder / "type_map.raw").read_text().split(), dtype="S")
+            if (folder / "nopbc").exists():
+                group["nopbc"] = True
+            for each in folder.glob("set.*/*.npy"):
+                group[f"{each.parent.name}/{each.name}"] = np.load(each)
+
+
+def test_one_file(tmp_path):
+    one, two = write(tmp_path / "all" / "one"), write(tmp_path / "all" / "two", types=(1, 1), name="set.001")
+    (two / "nopbc").touch()
+    write_hdf5(tmp_path / "data.hdf5", one=one, two=two)
+    write_hdf5(tmp_path / "alone.h5", root=one)
+    for file, folder in ("data.hdf5", "all"), ("alone.h5", "all/one"):
+        found, wanted = read_frames(tmp_path / file), read_frames(tmp_path / folder)
+        assert [frame.labels for frame in found] == [frame.labels for frame in wanted] and len(found) > 1
+        assert all(frame.atoms == other.atoms for frame, other in zip(found, wanted, strict=True))
+
+
+def test_messages_name_the_file(tmp_path):
+    bad = write(tmp_path / "bad", force=np.ones((2, 5)))
+    write_hdf5(tmp_path / "data.hdf5", water=bad)
+    refused(tmp_path / "data.hdf5", "data.hdf5/water/set.000/force.npy: shape .2, 5. does not fit")
+    write_hdf5(tmp_path / "data.hdf5", water=write(bad, force=np.ones((2, 9)), hessian=np.ones((2, 81))))
+    with pytest.warns(UserWarning, match="data.hdf5: not read: hessian.npy"):
+        read_data(tmp_path / "data.hdf5")
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("type.raw", np.ones((2, 2), dtype=int), "type.raw has shape"),
+        ("type.raw", h5py.ExternalLink("other.h5", "/"), "type.raw is a link"),
+        ("set.000", np.ones(2), "/water/set.000 is no group"),
+        ("/../out/type.raw", [0], "a group with the name '..', which no folder has"),
+        ("set.000/force.npy", np.full((2, 9), np.nan), "force.npy is NaN"),
+        ("set.000/force.npy", np.array(["x"], dtype="S"), "force.npy is of type"),
+    ],
+)
+def test_damaged_file(tmp_path, name, value, message):
+    path = tmp_path / "data.hdf5"
+    write_hdf5(path, water=write(tmp_path / "water"))
+    with h5py.File(path, "a") as file:
+        if name in file["water"]:
+            del file["water"][name]
+        file["water"][name] = value
+    refused(path, message)
+    assert {each.name for each in tmp_path.iterdir()} == {"data.hdf5", "water"}
 
 
 def test_data_need_no_torch(tmp_path):

@@ -4,14 +4,14 @@ import warnings
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import h5py
 import numpy as np
 from ase import Atoms
 
 from ase_mlelec.checks import check_finite, printable
+from ase_mlelec.io.deepmd.hdf5_data import unpack
 from ase_mlelec.io.deepmd.notes import Notes
-from ase_mlelec.io.hdf5 import holds
 from ase_mlelec.io.npy import read_npy
 from ase_mlelec.io.text import element_of
 from ase_mlelec.quantities import LABELS
@@ -25,7 +25,7 @@ DEEPEST = 3  # levels of folders below the given folder
 
 
 def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
-    """Read deepmd data: a system (a folder with type.raw and ``set.*/``), or all systems below a folder.
+    """Read deepmd data: a system (a folder with type.raw and ``set.*/``), or all systems below a folder or in an HDF5 file.
 
     Returns
     -------
@@ -50,10 +50,7 @@ def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
     """
     path = Path(path)
     if path.is_file():
-        raise ValueError(
-            f"{path}: got a file, need a folder with type.raw and set.000; dpdata writes one from HDF5 "
-            "data with to('deepmd/npy', folder)"
-        )
+        return _read_file(path)
     notes = Notes()
     frames = [frame for folder in _systems(path, notes) for frame in _read_system(folder, notes)]
     lengths = {labels[name].shape[-1] for _, labels in frames for name in labels if LABELS[name].on_grid}
@@ -67,14 +64,19 @@ def read_data(path: str | PathLike) -> list[tuple[Atoms, dict]]:
     return frames
 
 
-def is_hdf5_data(path: str | PathLike) -> bool:
-    """True for an HDF5 file with data of deepmd-kit, whose groups correspond to folders."""
-
-    def has_types(file):
-        groups = (item for item in list(file.values())[:100] if isinstance(item, h5py.Group))
-        return "type.raw" in file or any("type.raw" in group for group in groups)
-
-    return holds(path, has_types)
+def _read_file(path):
+    """The data of an HDF5 file, which are read as those of folders; messages name the file."""
+    with TemporaryDirectory() as folder:
+        unpack(path, Path(folder))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found = read_data(folder)
+            except ValueError as error:
+                raise ValueError(str(error).replace(folder, str(path))) from None
+    for warning in caught:
+        warnings.warn(str(warning.message).replace(folder, str(path)), stacklevel=3)
+    return found
 
 
 def has_systems(path: str | PathLike) -> bool:
