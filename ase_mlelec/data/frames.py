@@ -75,8 +75,8 @@ def read_frames(
 ) -> Frames:
     """Read labeled structures from a file or folder of any known format.
 
-    The formats are HDF5 of this package, deepmd npy folders and HDF5, pw.x runs (text output, XML or ``prefix.save``), runs of
-    pw.x and projwfc.x (see ``ase_mlelec.data.runs.read.read_runs``), and files with labels that ASE reads.
+    The formats are HDF5 of this package, deepmd npy folders and HDF5, pw.x runs (text output, XML or ``prefix.save``), runs
+    of pw.x and projwfc.x (see ``ase_mlelec.data.runs.read.read_runs``), and files with labels that ASE reads.
 
     Parameters
     ----------
