@@ -248,10 +248,26 @@ def measured(run, kind, start, calc):
     yield "first peak of g_OO, Å", f"{peak[0]:.3f} ± {bar[0]:.3f}"
     yield "its height", f"{peak[1]:.2f} ± {bar[1]:.2f}"
     yield "diffusion in this cell, Å^2/ps", "{:.2f} ± {:.2f}".format(*diffusion(run, start, kind))
+    dipoles = run["dipoles"] + dipole_of_whole_molecules(calc, start) - calc.get_dipole_moment(start)
+    yield "mean dipole, e Å, of a root mean square of", f"{np.linalg.norm(dipoles.mean(0)):.1f}, {rms(dipoles):.1f}"
     constant = spectra.block_error(
-        lambda part: spectra.dielectric_constant(part, temperature, volume, ELECTRONIC), run["dipoles"]
+        lambda part: spectra.dielectric_constant(part, temperature, volume, ELECTRONIC, np.zeros(3)), dipoles
     )
-    yield "static dielectric constant, not converged", "{:.0f} ± {:.0f}".format(*constant)
+    yield "static dielectric constant", "{:.0f} ± {:.0f}".format(*constant)
+
+
+def rms(vectors):
+    return np.sqrt((vectors**2).sum(axis=1).mean())
+
+
+def dipole_of_whole_molecules(calc, atoms):
+    """Dipole, e Å, with every hydrogen beside its oxygen: a branch on which the mean of a liquid is zero."""
+    whole, oxygen = atoms.copy(), np.flatnonzero(atoms.numbers == 8)
+    for k in np.flatnonzero(atoms.numbers == 1):
+        bonds = atoms.get_distances(k, oxygen, mic=True, vector=True)
+        nearest = np.linalg.norm(bonds, axis=1).argmin()
+        whole.positions[k] = atoms.positions[oxygen[nearest]] - bonds[nearest]
+    return calc.get_dipole_moment(whole)
 
 
 def of_runs(picoseconds, start, calc, experiment):

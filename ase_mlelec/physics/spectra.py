@@ -263,7 +263,9 @@ def raman(
 
 
 @numpy_or_torch
-def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, electronic: float = 1.0) -> Any:
+def dielectric_constant(
+    dipoles: Tensor, temperature: float, volume: float, electronic: float = 1.0, mean: Tensor | None = None
+) -> Any:
     r"""Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
 
     .. math::
@@ -279,6 +281,10 @@ def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, elec
     volume : float, Å^3
     electronic : float
         ``ε_∞``, the dielectric constant of the electrons with the ions at rest.
+    mean : Tensor [3], e Å
+        The mean dipole, where it is known: zero in a liquid whose molecules are whole. By default that of the run, which
+        makes the constant of a run that is not much longer than the relaxation of the dipole too small, and its
+        differences between blocks of a run as well.
 
     Returns
     -------
@@ -296,7 +302,9 @@ def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, elec
     check_series("dipoles", dipoles, (3,))
     check_positive("K", temperature=temperature)
     check_positive("Å^3", volume=volume)
-    fluctuation = (dipoles - dipoles.mean(0)).square().sum(1).mean()
+    if mean is not None and tuple(mean.shape) != (3,):
+        raise ValueError(f"mean: got shape {list(mean.shape)}, need [3], e Å")
+    fluctuation = (dipoles - (dipoles.mean(0) if mean is None else mean)).square().sum(1).mean()
     return electronic + 4 * math.pi * units.COULOMB * fluctuation / (3 * volume * units.KB * temperature)
 
 
