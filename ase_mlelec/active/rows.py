@@ -17,12 +17,13 @@ from ase_mlelec.active.config import head_of
 from ase_mlelec.data.frames import Frame, Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import LABELS, QUANTITIES
-from ase_mlelec.train.error_bars import FEW, MANY, MOST_WEIGHTS, OF_MANY
+from ase_mlelec.train.error_bars import FEW, MANY, OF_MANY
 from ase_mlelec.train.last_layer import n_weights, products_of_atoms, rows_of
 from ase_mlelec.uncertainty import inverse_factor
 
 MOVES = 8  # random displacements of all atoms, along which forces are looked at
 MOST_ROWS = 24  # of a structure; of more, their principal directions
+MOST_EXACT = 10_000  # weights; with more, whose covariance has gigabytes, that of the model file is taken
 ROUNDING = 1e-12  # smallest ridge for each weight, with which the covariance is positive definite
 MOST_DIRECTIONS = 1000  # of all weights; of more, those in which the results of the structures vary most
 
@@ -42,7 +43,7 @@ def informative_rows(model: Model, quantity: str, images: Sequence[Atoms], train
     name = head_of(quantity)
     known = blank(model, name, train)
     labels = sorted({label for frame in known for label in frame.labels})
-    few = n_weights(model.heads[name]) <= MOST_WEIGHTS
+    few = n_weights(model.heads[name]) <= MOST_EXACT
     factor = covariance_factor(model, name, known) if few else model.posteriors[name].inputs.flatten(0, 1)
     found = [_rows(model, name, known, Frame(atoms), labels, factor.double()) for atoms in images]
     most = max(map(len, found))

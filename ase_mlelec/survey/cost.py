@@ -10,15 +10,16 @@ from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
 LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 3500
+MOST_DUAL = 16_000
 TRIALS = 4  # of cutoffs; three to five
-# structures to train on without which nothing is tried (ase_mlelec.train.recipes.linear_energy), and the weights then, for
-# one species, two, and more
-BARS = 5  # solutions of their error bars
-FEW, DEFAULT_WEIGHTS = 12, (328, 3784, 3700)
+# structures to train on without which nothing is tried (ase_mlelec.train.recipes.linear_energy), and labels for each weight
+# below which a matrix of the size of the labels is solved (ase_mlelec.train.linear_energy)
+FEW, FEW_ROWS = 12, 0.5
 # seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
 # for each atom and weight; number of solutions, and operations a second
 START, MOMENTS, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.003, 2e-6, 30, 1.5e10
-MATRICES, PROGRAM = 8, 0.4  # matrices of the size of the weights; memory of the program, GB
+# matrices of the size of the weights; memory of the program, GB; copies of the rows, and samples for error bars
+MATRICES, PROGRAM, ROW_COPIES, SAMPLES, GROWN = 8, 0.4, 4, 64, 1.5
 # default settings of [bispectrum], [ldos] and [hamiltonian]
 FINGERPRINTS, REACH = 91, 4.67637  # numbers of a point, and radius of its surroundings, Å
 HOPPING, STEPS, BATCH = 12.0, 2000, 4
@@ -34,15 +35,15 @@ def _said(what, seconds, memory):
 
 def _fit(n_atoms, n_labels, n_weights):
     """Seconds of rows and solutions."""
-    operations = 2 * n_labels * n_weights**2 + SOLUTIONS * n_weights**3 / 3
+    size = n_labels if n_labels < FEW_ROWS * n_weights else n_weights
+    operations = 2 * n_labels * n_weights * size + SOLUTIONS * size**3 / 3
     return ROWS * n_atoms * n_weights + operations / OPERATIONS
 
 
-def _of_few(n_atoms, n_labels, n_weights):
-    """Seconds and GB of a fit without trials."""
-    operations = 2 * n_labels * n_weights**2 + BARS * n_weights**3 / 3
-    seconds = START + (MOMENTS + ROWS * n_weights) * n_atoms + operations / OPERATIONS
-    return seconds, PROGRAM + 8 * MATRICES * n_weights**2 / 1e9
+def _memory(n_labels, n_weights):
+    """GB of the rows, or of the matrices of the size of the weights."""
+    few = n_labels < FEW_ROWS * n_weights
+    return PROGRAM + 8 * (ROW_COPIES * (n_labels + SAMPLES) if few else MATRICES * n_weights) * n_weights / 1e9
 
 
 def expected(found: Survey, held: int) -> str:
@@ -50,19 +51,23 @@ def expected(found: Survey, held: int) -> str:
     frames, names = found.frames, ("energy", "forces", "virial")
     n_labels = sum(np.size(frame.labels[name]) for frame in frames for name in names if name in frame.labels)
     n_atoms, n_species = int(found.structures.n_atoms.sum()), len(found.structures.species)
+    most = min(MOST_DUAL, MOST * n_species) if n_labels < FEW_ROWS * MOST else MOST
+    largest = int(min(most, WORK / n_atoms))
     if found.structures.n_frames - held < FEW:
-        n_weights = DEFAULT_WEIGHTS[min(n_species, len(DEFAULT_WEIGHTS)) - 1]
-        seconds, memory = _of_few(n_atoms, n_labels, n_weights)
+        n_weights = largest
+        seconds = START + MOMENTS * n_atoms + _fit(n_atoms, n_labels, n_weights)
     else:
-        most = min(MOST, WORK / n_atoms)
-        n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * n_species))
+        n_weights = int(max(min(n_labels / LABELS_PER_WEIGHT, largest), FEWEST * n_species))
         tried = min(n_atoms, MOST_TRIED)
         share = min(TRIAL_SHARE, tried / n_atoms)
         in_trials = max(share * n_weights, min(n_weights, FULL * n_species))
         trial = MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, in_trials)
-        seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, n_weights)
-        memory = PROGRAM + MATRICES * 8 * n_weights**2 / 1e9
-    what = f"{n_labels} labels for about {n_weights} weights"
+        seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, largest)
+        if n_weights < largest / GROWN:  # sizes are tried
+            seconds += MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, largest * tried / n_atoms)
+    memory = _memory(n_labels, largest)
+    weights = f"{n_weights}" if n_weights >= largest / GROWN else f"{n_weights} to {largest}"
+    what = f"{n_labels} labels for about {weights} weights"
     return f"{_said(what, seconds, memory)} (from the numbers of labels and weights, by trainings on other data)."
 
 

@@ -19,7 +19,7 @@ from ase_mlelec.model import Model
 from ase_mlelec.system import System
 from ase_mlelec.train.checkpoint import KeptScores
 from ase_mlelec.train.energy_rows import n_rows
-from ase_mlelec.train.linear_energy import fit_by_choice
+from ase_mlelec.train.linear_energy import FEW_ROWS, fit_by_choice
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.standardize import standardize
 
@@ -31,7 +31,8 @@ LABELS_PER_WEIGHT = (
 )
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 5000  # weights
-DEFAULTS, OF_FEW = (6.0, 4.5), 4000  # cutoffs, Å, and weights, where structures are too few for trials
+MOST_DUAL = 16_000  # weights with few labels, whose matrix is smaller; MOST of them for each species at most
+DEFAULTS = 6.0, 4.5  # cutoffs, Å, where structures are too few for trials
 WORK = 2.2e8  # atoms times weights that the rows of a fit may have: some minutes
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "virial": "meV/atom"}
 RADIAL, ANGULAR = (6, 6, 5, 4), (8, 7, 6, 5)  # radial functions and largest l for 1, 2, 3 and more species
@@ -43,6 +44,9 @@ TRIAL_ATOMS = 3000, 500
 # more weights for each label than the fit, where it would lose too; up to FULL weights of a species have trials with all
 TRIAL_SHARE, FULL = 0.5, 400
 FACTORS = {"near": (0.82, 1.25), "far": (1.22, 0.85)}  # of the cutoffs that are tried
+# a larger number of weights is tried where it is by this factor larger, and taken where it gains so much in the logarithm of
+# the errors that it pays for a slower model
+GROWN, BETTER = 1.5, 0.1
 # of the logarithm of the errors of energies in comparisons of cutoffs: there are few of them, and what differs is noise
 OF_ENERGIES = 0.25
 
@@ -115,13 +119,15 @@ def first_basis(frames: Frames, n_species: int) -> Basis:
     return Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), n_species)
 
 
-def basis_of_few(n_species: int) -> Basis | None:
-    """Basis where structures are too few for trials; None for the default settings of [power_spectrum].
+def basis_of_few(n_species: int, n_labels: int) -> Basis:
+    """Basis where structures are too few for trials."""
+    return Basis(*DEFAULTS, n_species).sized(largest_basis(n_species, n_labels))
 
-    For three species and more these have 17,000 weights and more, of which error bars are not made, and with which no
-    matrix fits into the memory of a small machine.
-    """
-    return Basis(*DEFAULTS, n_species).sized(OF_FEW) if n_species > 2 else None
+
+def largest_basis(n_species: int, n_labels: int, n_atoms: int = 1) -> int:
+    """Largest number of weights, more where labels are so few that a matrix of their size is solved."""
+    most = min(MOST_DUAL, MOST * n_species) if n_labels < FEW_ROWS * MOST else MOST
+    return int(min(most, WORK / n_atoms))
 
 
 def linear_model(basis: Basis, frames: Frames, *, species: Sequence[str], inner: float) -> Model:
@@ -148,6 +154,9 @@ def choose_basis(
 ) -> Basis:
     """Choose cutoffs by trials with small bases on some of the structures, and the size from the number of labels.
 
+    With few labels, bases of more weights are tried as well: thanks to the smoothness prior there may be more weights than
+    labels, which is much better for molecules, and worse for strongly distorted crystals.
+
     Parameters
     ----------
     frames, held : Frames
@@ -159,27 +168,41 @@ def choose_basis(
     tell : callable
         Gets a line before the trials, and one for every trial.
     """
-    n_labels = n_rows(frames, loss) + n_rows(held, loss)
-    most = min(MOST, WORK / sum(len(frame.atoms) for frame in (*frames, *held)))
-    wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, most), FEWEST * len(species)))
-    share = min(TRIAL_SHARE, TRIAL_ATOMS[0] / sum(len(frame.atoms) for frame in frames))
-    in_trials = max(int(share * wanted), min(wanted, FULL * len(species)))
+    n_labels, n_atoms = n_rows(frames, loss) + n_rows(held, loss), sum(len(frame.atoms) for frame in frames)
+    limit = largest_basis(len(species), n_labels, n_atoms + sum(len(frame.atoms) for frame in held))
+    wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, limit), FEWEST * len(species)))
     start = first_basis(frames, len(species))
     some, few = (some_of(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))
     few = _with_all_energies(few, held)
     identity = {
         "frames": [part.fingerprint() for part in (frames, held)],
         "loss": f"{type(loss).__name__} {vars(loss)}",
-        "model": f"{list(species)} {inner:g} {in_trials}",
+        "model": f"{list(species)} {inner:g}",
     }
     kept = KeptScores(checkpoint, identity)
     tell(f"choosing cutoffs by trials with small bases on {len(some)} of {len(frames)} structures")
 
-    def score(basis):
-        trial = partial(_trial, basis.sized(in_trials), some, few, loss, species, inner, tell)
-        return kept.of(f"{basis.far:g} {basis.near:g}", trial)
+    def score(basis, structures):
+        trial = partial(_trial, basis, structures, few, loss, species, inner, tell)
+        return kept.of(f"{basis.far:g} {basis.near:g} {basis.n_weights} {len(structures)}", trial)
 
-    best = start
+    if limit > GROWN * wanted:
+        part = min(1.0, FEW_ROWS * MOST / n_labels, TRIAL_ATOMS[0] / n_atoms)
+        fewer = some_of(frames, int(part * n_atoms))
+        tried = [score(start.sized(int(part * size)), fewer) for size in (wanted, limit)]
+        wanted = limit if tried[1] < tried[0] - BETTER else wanted
+    share = 1.0 if n_labels < FEW_ROWS * wanted else min(TRIAL_SHARE, TRIAL_ATOMS[0] / n_atoms)
+    in_trials = max(int(share * wanted), min(wanted, FULL * len(species)))
+    best = _with_best_cutoffs(start, lambda basis: score(basis.sized(in_trials), some)).sized(wanted)
+    tell(
+        f"cutoffs of {best.far:g} Å (pairs, triples) and {best.near:g} Å (more neighbors), {best.n_weights} weights for "
+        f"{n_labels} labels"
+    )
+    return best
+
+
+def _with_best_cutoffs(best, score):
+    """The basis with cutoffs that have the smallest score, from those of ``best`` on."""
     for name, factors in FACTORS.items():
         for factor in factors:
             before = best
@@ -187,11 +210,6 @@ def choose_basis(
                 best = other
             if best != before:
                 break
-    best = best.sized(wanted)
-    tell(
-        f"cutoffs of {best.far:g} Å (pairs, triples) and {best.near:g} Å (more neighbors), {best.n_weights} weights for "
-        f"{n_labels} labels"
-    )
     return best
 
 
@@ -224,5 +242,5 @@ def _trial(basis, frames, held, loss, species, inner, tell):
     model = linear_model(basis, frames, species=species, inner=inner)
     choice = fit_by_choice(model, frames, loss, held=[held], progress=False).choice
     shown = ", ".join(f"{name} {1000 * error:.3g} {UNITS[name]}" for name, error in choice.errors.items())
-    tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å: {shown}")
+    tell(f"trial of cutoffs {basis.far:g} and {basis.near:g} Å, {basis.n_weights} weights: {shown}")
     return choice.score_with(OF_ENERGIES)

@@ -7,7 +7,7 @@ the structures of a fold, then costs the solution of one linear equation, and no
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -168,21 +168,37 @@ class RowsByLabel:
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, int | None, tuple[Tensor, Tensor]]] = []  # of a label and a fold
+        self._numbers: list[int] = []  # of the calls of ``add``
         self.squares: dict[str, float] = {}
         self._joined: Any = None
 
     def add(self, rows: Mapping[str, tuple[Tensor, Tensor]], *, fold: int | None = None) -> None:
         """Add rows [n, P] and targets [n] by label; those of a ``fold`` can be left out of a solution."""
+        number = self._numbers[-1] + 1 if self._numbers else 0
         for name, pair in rows.items():
             self._rows.append((name, fold, pair))
+            self._numbers.append(number)
             self._joined = None
             self.squares[name] = self.squares.get(name, 0.0) + float(pair[1].square().sum())
 
     def forget_folds(self) -> None:
         """They take no memory of their own."""
 
+    def owners(self) -> tuple[Tensor, Tensor]:
+        """For each row, the number of the call of ``add`` that it came with, and whether it is one of an energy."""
+        counts = torch.tensor([len(pair[1]) for *_, pair in self._rows])
+        columns = torch.tensor(self._numbers), torch.tensor([name == "energy" for name, *_ in self._rows])
+        return columns[0].repeat_interleave(counts), columns[1].repeat_interleave(counts)
+
     def solve(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> Tensor:
         """Solution [P]; it is not finite where rounding makes the equations indefinite."""
+        of = self.equations(weights, ridge=ridge, without=without)
+        if of.factor is None:
+            return torch.full_like(of.rows[0], math.nan)
+        return of.rows.T @ (of.roots * torch.cholesky_solve(of.targets[:, None], of.factor)[:, 0])
+
+    def equations(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> "DualEquations":
+        """Equations as many as rows, perhaps ``without`` those of a fold."""
         if self._joined is None:
             rows, targets = (torch.cat(column) for column in zip(*(pair for *_, pair in self._rows), strict=True))
             self._joined = torch.tensor([len(pair[1]) for *_, pair in self._rows]), rows, targets, rows @ rows.T
@@ -196,11 +212,34 @@ class RowsByLabel:
         root = torch.tensor(roots).repeat_interleave(counts).to(targets)
         kernel = root[:, None] * kernel * root
         # the mean over all columns, as with the other form of the same equations
-        kernel.diagonal().add_(ridge * float(kernel.diagonal().sum()) / rows.shape[1] + TINY)
-        factor, failed = torch.linalg.cholesky_ex(kernel)
-        if failed:
-            return torch.full_like(rows[0], math.nan)
-        return rows.T @ (root * torch.cholesky_solve((root * targets)[:, None], factor)[:, 0])
+        held = ridge * float(kernel.diagonal().sum()) / rows.shape[1] + TINY
+        factor, failed = torch.linalg.cholesky_ex(kernel + held * torch.eye(len(kernel)).to(kernel))
+        return DualEquations(rows, root, root * targets, kernel, None if failed else factor, held)
+
+
+class DualEquations(NamedTuple):
+    """Least squares with more columns than rows A = diag(roots) rows: (A A^T + ridge) y = targets, solution A^T y.
+
+    Attributes
+    ----------
+    rows : Tensor [n, P]
+    roots : Tensor [n]
+        Square roots of the weights of the rows.
+    targets : Tensor [n]
+        Times the roots.
+    kernel : Tensor [n, n]
+        A A^T.
+    factor : Tensor [n, n] or None
+        Lower Cholesky factor of A A^T + ridge; None where rounding makes it indefinite.
+    ridge : float
+    """
+
+    rows: Tensor
+    roots: Tensor
+    targets: Tensor
+    kernel: Tensor
+    factor: Tensor | None
+    ridge: float
 
 
 def units_of(squares: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:

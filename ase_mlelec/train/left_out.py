@@ -6,12 +6,14 @@ of a block of structures, ::
 
     N = sum over all rows + ridge,   H = A N^-1 A^T,   x' = x - N^-1 A^T (1 - H)^-1 (b - A x)
 
-is the solution x' without them, and N^-1 + N^-1 A^T (1 - H)^-1 A N^-1 is its covariance.
+is the solution x' without them, and N^-1 + N^-1 A^T (1 - H)^-1 A N^-1 is its covariance. With fewer rows than columns,
+1 - H is a block of the inverse of the matrix of all rows, times the ridge.
 
 Reference: Golub, Heath and Wahba 1979, Technometrics 21, 215, for single rows.
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
+from ase_mlelec.train.choice import DualEquations, RowsByLabel
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import n_rows, plain_rows, roots_of_weights
 from ase_mlelec.train.linear import add_normal_matrix
@@ -104,3 +107,61 @@ def _without(model, batches: Batches, loss, factor, solution, units):
     variances = of_own.square().sum(dim=0) + (cross * moved[:, 1:].T).sum(dim=1)
     n_atoms = batch.matching("energy", batch.system.n_atoms.to(errors))[counted]
     return [part.cpu().numpy() for part in (errors, variances.sqrt(), n_atoms.sqrt())]
+
+
+def left_out_of_rows(
+    model: Model,
+    frames: Frames,
+    loss: EnergyLoss,
+    *,
+    rows: RowsByLabel,
+    of: DualEquations,
+    units: Mapping[str, float],
+    among: Frames,
+) -> Deviations | None:
+    """As ``left_out_energies``, for fewer rows than columns.
+
+    Parameters
+    ----------
+    frames : Frames
+        All structures that were fitted, in the order in which their rows were added, one structure after the other.
+    rows : RowsByLabel
+    of : DualEquations
+        Those of ``rows`` with the weights and the ridge of the fit.
+    units : dict of float
+        Factor of the squares of the rows of each label.
+    among : Frames
+        Those of ``frames`` that are left out.
+    """
+    batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
+    factors = _factors_of_energies(batches, loss, units)
+    chosen = {id(frame) for frame in among}
+    having = [frame for frame in frames if {*loss.labels} & {*frame.labels}]
+    may = torch.tensor([k in factors and id(frame) in chosen for k, frame in enumerate(having)])
+    structure, is_energy = rows.owners()
+    inverse = torch.cholesky_inverse(cast(Tensor, of.factor))  # there is a solution
+    solution, found = inverse @ of.targets, []
+    for block in may.nonzero()[:, 0].split(BLOCK):
+        own = (torch.isin(structure, block) & (of.roots > 0)).nonzero()[:, 0]
+        inner, failed = torch.linalg.cholesky_ex(inverse[own][:, own])
+        if failed:
+            continue
+        mine = is_energy[own]
+        factor, n_atoms = torch.tensor([factors[k] for k in structure[own][mine].tolist()]).to(solution).T
+        errors = -torch.cholesky_solve(solution[own, None], inner)[mine, 0]
+        variances = torch.cholesky_inverse(inner).diagonal()[mine] / of.ridge - 1
+        found.append([errors / factor, variances.clamp(min=0).sqrt() / factor, n_atoms.sqrt()])
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*found)]
+    return Deviations(*columns) if columns else None
+
+
+def _factors_of_energies(batches, loss, units):
+    """(factor of the row of its energy, number of atoms) of each structure with an energy that counts, dict by number."""
+    found = {}
+    for k in range(len(batches)):
+        batch = batches.batch([k])
+        if "energy" in batch.labels:
+            root = float(roots_of_weights(batch, loss, ["energy"])["energy"]) * units.get("energy", 0.0) ** 0.5
+            if root > 0:
+                found[k] = root, float(batch.system.n_atoms)
+    return found

@@ -8,25 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.model import Model
+from ase_mlelec.train.checked_rows import checked_rows, held_rows
 from ase_mlelec.train.choice import FEW, Choice, RowsByLabel, SumsByLabel, choose, solved, units_of
 from ase_mlelec.train.deviations import Deviations
-from ase_mlelec.train.energy_rows import largest_batch, n_rows, plain_rows, roots_of_weights, weighted_rows
-from ase_mlelec.train.finite import Diverged, closed_form, explained_rows
-from ase_mlelec.train.left_out import left_out_energies
+from ase_mlelec.train.energy_rows import largest_batch, n_rows
+from ase_mlelec.train.finite import Diverged, closed_form
+from ase_mlelec.train.left_out import left_out_energies, left_out_of_rows
 from ase_mlelec.train.linear import RidgeRegression, digest_of, sum_rows
 from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import EnergyLoss, check_terms
-from ase_mlelec.train.memory import NUMBER, check_memory
+from ase_mlelec.train.memory import NUMBER, check_memory, memory_suffices
+from ase_mlelec.uncertainty.covariance import EXACT, N_DIRECTIONS, inverse_factor, posterior_of_rows
 
-MANY_WEIGHTS = 20_000  # more weights have a normal matrix of gigabytes
+BATCH = 4  # structures at a time in a fit with a choice of weights
 ROWS = 1000  # at a time, copied with their weights
 ATOMS = 200  # of a batch of several structures: the derivatives of 4,000 features of 100 atoms fill 0.7 GB
-FEW_ROWS = 0.5  # with fewer labels than this times the weights, a matrix of the size of the labels is solved
+FEW_ROWS = 0.5  # with fewer labels than this times the weights, a matrix of the size of the labels is solved, ...
+MANY_WEIGHTS = EXACT  # ... with more weights than this, whose error bars are made of samples in either case
 REMEDY = (
     "take fewer features: in [power_spectrum] near = 0 (no quadruples) or a lower n_radial, l_max or roughest, "
     "in [descriptor] fewer widths or a lower n_axis; or fewer species in one model"
@@ -117,7 +119,7 @@ def fit_with_weights(
     _add_rows(equations, model, frames, loss)
     solution, choice = solved(equations, Choice(ridge, dict(weights), {}))
     _add(model, solution, "check the labels. Nothing was saved")
-    return ChosenFit(choice, *_left_out(equations, choice, solution, before, in_order, loss))
+    return ChosenFit(choice, **_for_bars(equations, choice, solution, before, frames, in_order, loss))
 
 
 def fit_by_choice(
@@ -129,7 +131,7 @@ def fit_by_choice(
     validation: Frames | None = None,
     in_order: Frames | None = None,
     ridge: float | None = None,
-    batch_size: int = 4,
+    batch_size: int = BATCH,
     checkpoint: str | Path | None = None,
     progress: bool | Log = True,
 ) -> "ChosenFit":
@@ -155,7 +157,7 @@ def fit_by_choice(
     every, n_weights = join([frames, *held]), _n_weights(model)
     check_terms(loss, every)
     few = _few_rows(every, loss, n_weights, batch_size, n_matrices=_n_matrices(held, loss, n_weights))
-    equations = RowsByLabel() if few else SumsByLabel()
+    equations, batch_size = (RowsByLabel(), 1) if few else (SumsByLabel(), batch_size)
     remedy = "check the labels. Nothing was saved"
     with closed_form("the closed form of the energy", remedy):
         if len(frames):  # all may be in folds
@@ -165,12 +167,12 @@ def fit_by_choice(
         before = copy.deepcopy(model)  # rows are made with the weights from before
         solution, choice = solved(equations, choice)
         _add(model, solution, remedy)
-        normal, left_out = _left_out(equations, choice, solution, before, in_order, loss)
+        found = _for_bars(equations, choice, solution, before, every, in_order, loss)
         change = None
         if validation is not None and len(validation):
             _add_rows(equations, before, validation, loss)
             change = solved(equations, choice)[0] - solution
-    return ChosenFit(choice, normal, left_out, change)
+    return ChosenFit(choice, change=change, **found)
 
 
 def _chosen(equations, model, held, loss, ridge, progress):
@@ -179,6 +181,10 @@ def _chosen(equations, model, held, loss, ridge, progress):
     bare = [{name: (matrix, targets) for name, (matrix, targets, _) in rows.items()} for rows in folds]
     of = f"{sum(map(len, held))} structures" + (f" in {len(held)} folds" if len(held) > 1 else "")
     Log.of(progress).tell(f"choosing ridge and weights by {of}, with {_n_weights(model)} weights")
+    if equations.dual:  # few rows, which error bars need one structure after the other
+        for k, each in enumerate(held):
+            _add_rows(equations, model, each, loss, fold=k)
+        return choose(equations, bare, ridge=ridge)
     if len(folds) == 1:  # as its rows are not in the sums yet, they need no sums of their own
         choice = choose(equations, bare, ridge=ridge)
         _add_held(equations, folds[0])
@@ -198,16 +204,23 @@ def _add_held(equations, rows, fold=None):
             equations.add({name: weighted}, fold=fold)
 
 
-def _left_out(equations, choice, solution, model, frames, loss):
-    """(normal matrix with its ridge, Deviations of energies of ``frames`` that are left out); None for few labels."""
-    if frames is None or isinstance(equations, RowsByLabel):
-        return None, None
-    normal, _ = equations.equations(choice.weights, ridge=choice.ridge)
+def _for_bars(equations, choice, solution, model, frames, in_order, loss):
+    """What ChosenFit has for error bars; empty without them. ``frames`` are all that were fitted."""
+    if in_order is None:
+        return {}
+    units = units_of(equations.squares, choice.weights)
+    of = equations.equations(choice.weights, ridge=choice.ridge)
+    if equations.dual:
+        return {
+            "samples": posterior_of_rows(of.rows, of.roots, of.kernel, of.ridge),
+            "left_out": left_out_of_rows(model, frames, loss, rows=equations, of=of, units=units, among=in_order),
+        }
+    normal, _ = of
     factor, failed = torch.linalg.cholesky_ex(normal)
     if failed:
-        return normal, None
-    units = units_of(equations.squares, choice.weights)
-    return normal, left_out_energies(model, frames, loss, factor=factor, solution=solution, units=units)
+        return {"normal": normal}
+    left_out = left_out_energies(model, in_order, loss, factor=factor, solution=solution, units=units)
+    return {"normal": normal, "left_out": left_out}
 
 
 class ChosenFit(NamedTuple):
@@ -216,8 +229,10 @@ class ChosenFit(NamedTuple):
     Attributes
     ----------
     normal : Tensor [P, P] or None
-        Normal matrix with its ridge; the weights of all species come before the constants. None where there are fewer
-        labels than half the weights, and without error bars.
+        Normal matrix with its ridge; the weights of all species come before the constants. None without error bars, and
+        where there are fewer labels than half the weights.
+    samples : Tensor [P, K] or None
+        Samples of the posterior in its place, where there are so few labels.
     left_out : Deviations or None
         Energies of structures, each left out in a block, for the calibration of error bars.
     change : Tensor [P] or None
@@ -225,9 +240,15 @@ class ChosenFit(NamedTuple):
     """
 
     choice: Choice
-    normal: torch.Tensor | None
-    left_out: Deviations | None
+    normal: torch.Tensor | None = None
+    left_out: Deviations | None = None
     change: torch.Tensor | None = None
+    samples: torch.Tensor | None = None
+
+    @property
+    def factor(self) -> torch.Tensor | None:
+        """X [P, K] with X X^T equal, or about equal, to the covariance of the weights; None without error bars."""
+        return self.samples if self.normal is None else inverse_factor(self.normal, 0.0)
 
 
 def add_change(model: Model, change: torch.Tensor) -> None:
@@ -241,49 +262,15 @@ def add_change(model: Model, change: torch.Tensor) -> None:
     _add(model, change, "check the labels. Nothing was saved")
 
 
-def _add_rows(equations, model, frames, loss):
+def _add_rows(equations, model, frames, loss, fold=None):
     batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
     for k in range(len(batches)):
-        equations.add(_checked_rows(model, batches, [k], loss))
+        equations.add(checked_rows(model, batches, [k], loss), fold=fold)
 
 
 def prefactors(loss: EnergyLoss) -> dict[str, tuple[float, float]]:
     """First and last prefactor of each label of a loss."""
     return {name: getattr(loss, name) for name in loss.labels}
-
-
-def held_rows(
-    model: Model, frames: Frames, loss: EnergyLoss, *, progress: bool | Log = False
-) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Rows, targets, and factors to those of ``weighted_rows``, of held-out structures by label.
-
-    Rows and targets of energies and virials are by atom. They are multiplied by the configuration weights, whose mean over
-    the rows of a label is brought to one.
-    """
-    batches = Batches.for_model(model, frames, loss.labels).with_label(*loss.labels)
-    found: dict[str, list[Tensor]] = {}
-    ends = dict.fromkeys(loss.labels, 0)
-    each_of = Log.of(progress).each(batches.all_batches(1), len(batches), "rows of held-out structures:")
-    for k, batch in enumerate(each_of):
-        names = [name for name in loss.labels if name in batch.labels]
-        roots = roots_of_weights(batch, loss, names)
-        for name, (rows, rest) in _checked(plain_rows(model, batch, names), batches, [k], model, loss).items():
-            weight = batch.scaled(name, batch.weights)[0]
-            factor = weight / (1 if name == "forces" else len(batch.system.numbers))
-            ratio = roots[name] / factor if factor > 0 else torch.zeros_like(roots[name])
-            if name not in found:  # the rows fill up to a gigabyte: they are not copied to join them
-                n = sum(each[name].numel() for each in batches.labels if name in each)
-                found[name] = [rows.new_empty(n, *shape) for shape in (rows.shape[1:], (), (), ())]
-            own = slice(ends[name], ends[name] + len(rest))
-            for column, part in zip(found[name], (factor * rows, factor * rest, ratio, weight.expand(len(ratio)))):
-                column[own] = part
-            ends[name] = own.stop
-    for rows, targets, ratios, weights in found.values():
-        mean = weights.mean()
-        rows /= mean
-        targets /= mean
-        ratios *= mean
-    return {name: (rows, targets, ratios) for name, (rows, targets, ratios, weights) in found.items() if weights.any()}
 
 
 def _sum(regression, model, frames, loss, arranged, batch_size, checkpoint, progress):
@@ -300,7 +287,7 @@ def _sum(regression, model, frames, loss, arranged, batch_size, checkpoint, prog
         regression,
         len(batches),
         batch_size,
-        lambda chosen: arranged(_checked_rows(model, batches, chosen, loss)),
+        lambda chosen: arranged(checked_rows(model, batches, chosen, loss)),
         checkpoint=checkpoint,
         identity=identity,
         progress=progress,
@@ -332,16 +319,39 @@ def _few_rows(frames, loss, n_weights, batch_size, n_matrices=2):
 
     Raises ValueError where memory suffices for neither.
     """
-    rows, most = n_rows(frames, loss), largest_batch(frames, loss, batch_size)
-    few = n_weights > MANY_WEIGHTS and rows < FEW_ROWS * n_weights
-    what = f"the closed form of {rows} labels and {n_weights} weights"
-    needed = (2 * rows + 3 * most) * n_weights + 3 * rows**2
-    if not few:
-        size = NUMBER * n_weights**2 / 1e9
-        what = f"the closed form of {n_weights} weights, with {n_matrices} matrices of {size:.3g} GB,"
-        needed = n_matrices * n_weights**2 + 3 * n_weights * most
+    few, needed, what = _needs(frames, loss, n_weights, batch_size, n_matrices)
     check_memory(needed, what, REMEDY)
     return few
+
+
+def _needs(frames, loss, n_weights, batch_size, n_matrices):
+    """(whether the matrix of the labels is solved, numbers in memory, what these are for)"""
+    rows, most = n_rows(frames, loss), largest_batch(frames, loss, batch_size)
+    few = n_weights > MANY_WEIGHTS and rows < FEW_ROWS * n_weights
+    if few:
+        # rows, once more in one matrix, and those of folds; samples
+        needed = (3 * rows + 3 * most + 2 * N_DIRECTIONS) * n_weights + 5 * rows**2
+        return few, needed, f"the closed form of {rows} labels and {n_weights} weights"
+    size = NUMBER * n_weights**2 / 1e9
+    what = f"the closed form of {n_weights} weights, with {n_matrices} matrices of {size:.3g} GB,"
+    return few, n_matrices * n_weights**2 + 3 * n_weights * most, what
+
+
+def folds_in_memory(
+    model: Model, seen: Frames, held: Sequence[Frames], loss: EnergyLoss
+) -> tuple[Frames, list[Frames]]:
+    """Structures to fit and folds for ``fit_by_choice``, with as many of the folds as memory suffices for, and one at least.
+
+    The structures of other folds are fitted from the start.
+    """
+    every, n_weights, n = join([seen, *held]), _n_weights(model), len(held)
+    batch_size = _fewer_of_large(every, BATCH)
+    while n > 1:
+        needed = _needs(every, loss, n_weights, batch_size, _n_matrices(held[:n], loss, n_weights))[1]
+        if memory_suffices(needed):
+            break
+        n -= 1
+    return join([seen, *held[n:]]), list(held[:n])
 
 
 @torch.no_grad()
@@ -355,18 +365,3 @@ def _add(model, change, remedy):
     for layer, weight, constant in zip(last, weights, constants):
         layer.weight += weight
         layer.bias += constant
-
-
-def _checked_rows(model, batches, chosen, loss):
-    """Weighted rows of the chosen frames; raises Diverged where a row is not finite."""
-    return _checked(weighted_rows(model, batches.batch(chosen), loss), batches, chosen, model, loss)
-
-
-def _checked(rows, batches, chosen, model, loss):
-    if not all(bool(torch.isfinite(part).all()) for pair in rows.values() for part in pair):
-        raise explained_rows(
-            batches,
-            chosen,
-            lambda batch: tuple(part for pair in weighted_rows(model, batch, loss).values() for part in pair),
-        )
-    return rows

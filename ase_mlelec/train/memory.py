@@ -21,6 +21,12 @@ def available_memory() -> int | None:
     return min(found) if found else None
 
 
+def memory_suffices(n_numbers: int) -> bool:
+    """Whether ``n_numbers`` numbers in double precision fit into the free memory, if that is known."""
+    left = available_memory()
+    return left is None or NUMBER * n_numbers <= left
+
+
 def check_memory(n_numbers: int, what: str, remedy: str) -> None:
     """Raise ValueError where ``n_numbers`` numbers in double precision exceed the free memory.
 

@@ -17,7 +17,7 @@ from ase_mlelec.uncertainty.bars import (
     summed_floor,
     without_gauge,
 )
-from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of
+from ase_mlelec.uncertainty.covariance import inverse_factor, posterior_of, posterior_of_rows
 from ase_mlelec.uncertainty.gauge import gauge_of, undetermined_shifts
 from ase_mlelec.uncertainty.linear_bars import LinearBars
 from ase_mlelec.uncertainty.posterior import Posterior, seed_of
@@ -41,6 +41,7 @@ __all__ = [
     "leverage_around",
     "leverages",
     "posterior_of",
+    "posterior_of_rows",
     "scale_of",
     "seed_of",
     "slopes_of_energies",

@@ -30,6 +30,37 @@ def posterior_of(factor: Tensor, n_samples: int, *, seed: int = 0) -> Tensor:
     return torch.linalg.solve_triangular(factor.mT, torch.as_tensor(noise).to(factor), upper=True)
 
 
+def posterior_of_rows(rows: Tensor, roots: Tensor, kernel: Tensor, ridge: float, *, seed: int = 0) -> Tensor:
+    """Sketch the inverse of A^T A + ridge, for fewer rows A = diag(roots) rows than columns.
+
+    Samples of the prior are shrunk along what the rows determine: with A = U S V^T they become those of the posterior by
+    the factor (1 + S^2/ridge)^(-1/2) along V. No matrix of the size of the columns is needed, and the order of the rows
+    plays no part.
+
+    Parameters
+    ----------
+    rows : Tensor [n, P]
+    roots : Tensor [n]
+    kernel : Tensor [n, n]
+        A A^T.
+    seed : int
+        As in ``posterior_of``.
+
+    Returns
+    -------
+    Tensor [P, K]
+        X with X X^T ≈ (A^T A + ridge)^-1, and equal to it on average over seeds; K is N_DIRECTIONS.
+    """
+    noise = np.random.default_rng(seed).standard_normal((rows.shape[1], N_DIRECTIONS))
+    prior = torch.as_tensor(noise).to(rows) / (ridge * N_DIRECTIONS) ** 0.5
+    squares, left = torch.linalg.eigh(kernel)
+    # forces that add up to zero have rows that depend on each other: what is left of them by rounding says nothing
+    known = squares > len(squares) * torch.finfo(squares.dtype).eps * squares[-1]
+    squares, left = squares[known], roots[:, None] * left[:, known]
+    change = ((1 + squares / ridge) ** -0.5 - 1) / squares
+    return prior + rows.T @ (left @ (change[:, None] * (left.T @ (rows @ prior))))
+
+
 def inverse_factor(normal: Tensor, ridge: float, *, prior: Tensor | None = None, most: int = EXACT) -> Tensor:
     """Factor of the inverse of ``normal`` plus a ridge: exact for at most ``most`` weights, otherwise a sketch.
 

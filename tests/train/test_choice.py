@@ -17,6 +17,7 @@ from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.train import basis, left_out, linear_energy
 from ase_mlelec.train.basis import ALONE, Basis, choose_basis, radius_of
+from ase_mlelec.train.checked_rows import held_rows
 from ase_mlelec.train.choice import (
     FEW,
     STEPS,
@@ -34,7 +35,7 @@ from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.energy_rows import n_rows, weighted_rows
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.left_out import BLOCK
-from ase_mlelec.train.linear_energy import add_change, fit_by_choice, fit_with_weights, held_rows
+from ase_mlelec.train.linear_energy import add_change, fit_by_choice, fit_with_weights, folds_in_memory
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipe import train
 from ase_mlelec.train.recipes import linear_energy as recipes_linear_energy
@@ -269,7 +270,7 @@ def test_all_structures_are_fitted_in_the_end(few, monkeypatch):
     start = flat(model)
     options = dict(held=[held], validation=validation, in_order=seen, progress=False)
     found = fit_by_choice(model, seen, LOSS, **options)
-    assert (found.normal is None) == few
+    assert (found.normal is None) == few == (found.samples is not None)
     for part, solution in ((13, flat(model) - start), (16, flat(model) - start + found.change)):
         equations, fresh = SumsByLabel(), ace_model(frames)
         batches = Batches.for_model(fresh, frames.take(list(range(part))), LOSS.labels)
@@ -338,8 +339,11 @@ def test_memory_of_folds(monkeypatch):
         fit_by_choice(model, frames.take(list(range(5, 15))), loss, held=folds, ridge=1e-5, progress=False)
 
 
-def test_energies_that_are_left_out():
+@pytest.mark.parametrize("few", [False, True])
+def test_energies_that_are_left_out(few, monkeypatch):
     """Against equations without the rows of a block, with the same weights and ridge; not those without a weight."""
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0 if few else 10**6)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
     frames = make_frames(13)
     frames = Frames([*frames.frames[:6], replace(frames[6], weight=0.0), *frames.frames[7:]])
     held = frames.take([2, 3, 9])
@@ -351,7 +355,10 @@ def test_energies_that_are_left_out():
     units = {name: found.choice.weights.get(name, 0.0) / (targets**2).sum() for name, (_, targets) in whole.items()}
     ridge = 1e-4 * sum(units[name] * (matrix**2).sum() for name, (matrix, _) in whole.items())
     wanted = []
-    for block in np.array_split(np.arange(13), 13 // BLOCK):
+    blocks = np.array_split(np.arange(13), 13 // BLOCK)
+    if few:  # in the order in which they are fitted, without the one that does not count
+        blocks = [[0, 1, 4, 5], [7, 8, 10, 11], [12, 2, 3, 9]]
+    for block in blocks:
         rest = by_label(frames, frames.take([k for k in range(13) if k not in block]))
         normal = sum(units[name] * matrix.T @ matrix for name, (matrix, _) in rest.items())
         normal += ridge / len(normal) * np.eye(len(normal))
@@ -445,7 +452,7 @@ def test_trials_of_an_interrupted_training_are_kept(tmp_path, monkeypatch):
     def trial(tried, *rest):
         if len(made) == stop:
             raise KeyboardInterrupt
-        made.append((tried.far, tried.near))
+        made.append((tried.far, tried.near, tried.n_weights))
         return tried.near + 0.1 * tried.far  # the shortest is best
 
     def chosen(first=0):
@@ -459,7 +466,7 @@ def test_trials_of_an_interrupted_training_are_kept(tmp_path, monkeypatch):
     stop = None
     found = chosen()
     n = len(made)
-    assert len(set(made)) == n > 3
+    assert len(set(made)) == n > 3 and len({n_weights for *_, n_weights in made}) == 2
     assert chosen() == found
     assert len(made) == n
     chosen(first=1)
@@ -467,6 +474,22 @@ def test_trials_of_an_interrupted_training_are_kept(tmp_path, monkeypatch):
     (tmp_path / "c.checkpoint").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"c\.checkpoint is truncated or no checkpoint; remove it"):
         chosen()
+
+
+@pytest.mark.parametrize("gain, larger", [(0.2, True), (0.05, False)])
+def test_more_weights_than_labels_where_they_pay(gain, larger, monkeypatch):
+    """The cutoffs are then chosen with as many."""
+    frames, made = make_frames(16), []
+
+    def trial(tried, *rest):
+        made.append(tried.n_weights)
+        return 0.0 if tried.n_weights < 1000 else -gain
+
+    monkeypatch.setattr(basis, "_trial", trial)
+    parts = frames.take(list(range(12))), frames.take(list(range(12, 16)))
+    found = choose_basis(*parts, LOSS, species=["Cu"], inner=2.0)
+    assert (found.n_weights > n_rows(frames, LOSS)) == larger
+    assert {*made[2:]} == {made[larger]}
 
 
 def test_blocks_are_held_out():
@@ -478,6 +501,40 @@ def test_blocks_are_held_out():
     places = [names.index(frame.name) for frame in held]
     assert np.diff(places).tolist().count(1) >= len(places) // 2  # neighbors stay together
     assert chooses_by(frames.take(list(range(5))))[1] == []
+
+
+def test_each_of_few_structures_is_a_fold():
+    """Whose species the others have; of three or fewer there are none."""
+    frames = make_frames(6)
+    other = frames[2].atoms.copy()
+    other.symbols[0] = "Au"
+    frames = Frames([*frames.frames[:2], replace(frames[2], atoms=other), *frames.frames[3:]])
+    seen, held = chooses_by(frames, 1000)
+    assert [frame.name for frame in seen] == [frames[2].name]
+    assert [[frame.name for frame in fold] for fold in held] == [[frames[k].name] for k in (0, 1, 3, 4, 5)]
+    assert chooses_by(frames.take([0, 1, 3]), 1000)[1] == []
+
+
+def test_as_many_folds_as_memory_suffices_for(monkeypatch):
+    frames = make_frames(15)
+    model, folds = ace_model(frames), [frames.take([k]) for k in range(5)]
+    seen, n_weights = frames.take(list(range(5, 15))), len(flat(model))
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 10**6)
+
+    def kept(n_matrices):
+        rows = 3 * 4 * n_rows([frames[0]], LOSS)
+        monkeypatch.setattr(
+            "ase_mlelec.train.memory.available_memory", lambda: 8 * n_weights * (n_matrices * n_weights + rows)
+        )
+        others, found = folds_in_memory(model, seen, folds, LOSS)
+        assert len(others) + len(found) == 15
+        assert [each[0].name for each in found] == [frames[k].name for k in range(len(found))]
+        return len(found)
+
+    many = linear_energy._n_matrices(folds, LOSS, n_weights)
+    assert many > 6  # two for the solution, one for each label, and others for folds
+    assert kept(many) == 5 and 1 < kept(many - 1) < 5
+    assert kept(5) == kept(1) == 1  # which is refused later
 
 
 def test_folds_of_few_structures_hold_all_of_them(monkeypatch):

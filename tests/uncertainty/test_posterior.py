@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, posterior_of, scale_of
+from ase_mlelec.uncertainty import Posterior, coverage, inverse_factor, posterior_of, posterior_of_rows, scale_of
 from ase_mlelec.uncertainty.scales import log_likelihood
 
 
@@ -109,3 +109,17 @@ def test_deviations_of_zero_have_no_part_in_the_scale():
     with_rest = scale_of(np.append(errors, rest), np.append(deviations, rest))
     assert with_rest == scale_of(errors, deviations)
     assert scale_of(rest, rest) == 1.0
+
+
+def test_samples_by_few_rows(monkeypatch):
+    """Of the covariance of all columns, without a matrix of their size; rows that say nothing new, or nothing."""
+    monkeypatch.setattr("ase_mlelec.uncertainty.covariance.N_DIRECTIONS", 100_000)
+    few, roots, ridge = torch.tensor(rows(5, 9)), torch.tensor([2.0, 0.5, 0.0, 1.0, 1.0]).double(), 0.3
+    few[4] = few[0] - few[1]
+    weighted = roots[:, None] * few
+    found = posterior_of_rows(few, roots, weighted @ weighted.T, ridge)
+    wanted = np.linalg.inv((weighted.T @ weighted).numpy() + ridge * np.eye(9))
+    np.testing.assert_allclose(found @ found.T, wanted, atol=0.06)  # diagonal elements are up to 3.3
+    order = [3, 1, 4, 2, 0]
+    again = posterior_of_rows(few[order], roots[order], (weighted @ weighted.T)[order][:, order], ridge)
+    np.testing.assert_allclose(again[:, :9], found[:, :9], atol=1e-9)

@@ -21,7 +21,6 @@ from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.linear_energy import unit_loss, without_absurd
 from ase_mlelec.train.recipes.parts import split
 from ase_mlelec.train.recipes.reading import weighted
-from ase_mlelec.uncertainty import inverse_factor
 
 PARTS = ("train", "validation", "support")
 
@@ -62,9 +61,8 @@ def add_error_bars_again(
         return add_error_bars(model, parts["train"], parts["validation"], progress=log)
     parts = without_absurd(dict(parts), config, log)
     with _fitted(model, parts, config, chosen, log) as fitted:
-        factors = {}
-        if fitted.normal is not None:  # else few labels for its weights, as in the training
-            factors["energy"] = arranged(inverse_factor(fitted.normal, 0.0), model.heads["energy"].nets)
+        factor = fitted.factor
+        factors = {} if factor is None else {"energy": arranged(factor, model.heads["energy"].nets)}
         return add_error_bars(
             model,
             parts["train"],
@@ -96,7 +94,7 @@ def _fitted(model, parts, config, chosen, log) -> Iterator[ChosenFit]:
         torch.nn.init.zeros_(part)
     model.core = None
     try:
-        loss = unit_loss(frames, config.energy)
+        loss = unit_loss(frames, config.energy, chosen.get("typical_force"))
         fitted = fit_with_weights(model, frames, loss, chosen["weights"], chosen["ridge"], in_order=train)
         model.core = core
         yield fitted

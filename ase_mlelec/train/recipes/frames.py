@@ -51,7 +51,6 @@ from ase_mlelec.train.recipes.terms import with_labels
 from ase_mlelec.train.roots import RootLoss, check_roots, roots_of
 from ase_mlelec.train.spreads import energy_weights, with_born
 from ase_mlelec.train.standardize import standardize, standardize_heads
-from ase_mlelec.uncertainty import inverse_factor
 
 # defaults of gradient descent for energies
 ATOMS_IN_STEP, LARGEST_BATCH = 128, 32
@@ -120,9 +119,9 @@ def train_frames(config: Config, progress: bool | Log = True) -> Model:
 def _make_error_bars(model, parts, fits, hot, log):
     """Give the model what its error bars need; ``fits`` are those in closed form by quantity, ``hot`` as HotFit.held."""
     factors = {
-        name: arranged(inverse_factor(fitted.normal, 0.0), model.heads[name].nets)
+        name: arranged(fitted.factor, model.heads[name].nets)
         for name, fitted in fits.items()
-        if fitted.normal is not None
+        if fitted.factor is not None
     }
     log.tell("making error bars")
     more = {name: fitted.left_out for name, fitted in fits.items() if fitted.left_out is not None}

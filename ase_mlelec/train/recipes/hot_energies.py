@@ -18,7 +18,7 @@ from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.evaluate import errors
 from ase_mlelec.train.last_layer import n_weights
-from ase_mlelec.train.linear_energy import fit_by_choice, fit_with_weights
+from ase_mlelec.train.linear_energy import fit_by_choice, fit_with_weights, folds_in_memory
 from ase_mlelec.train.log import Log, readable_errors
 from ase_mlelec.train.losses import energy_and_derivatives
 from ase_mlelec.train.recipes.linear_energy import chooses_by, unit_loss
@@ -156,6 +156,7 @@ class _Fit:
         mixtures = [dict.fromkeys(fitted, 0.0), _shares(fitted, self.train)]
         if not held:
             return mixtures[1], WEIGHTS, RIDGE
+        seen, held = folds_in_memory(next(iter(fitted.values())), seen, held, self.loss)
         seen, choices = _joined(seen, self.support), []
         for shares in mixtures:
             start = _mixture(fitted, shares, self.train)

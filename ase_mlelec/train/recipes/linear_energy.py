@@ -14,8 +14,9 @@ from ase_mlelec.train.absurd_energies import absurd_energies, without_absurd_ene
 from ase_mlelec.train.basis import WORK, basis_of_few, choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.deviations import Deviations
+from ase_mlelec.train.energy_rows import n_rows
 from ase_mlelec.train.last_layer import n_weights
-from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear
+from ase_mlelec.train.linear_energy import fit_by_choice, fit_linear, folds_in_memory
 from ase_mlelec.train.log import Log, counted
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipes.checkpoints import checkpoint_of
@@ -24,7 +25,7 @@ from ase_mlelec.train.recipes.starting import starting_model
 
 RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
 FOLDS, BLOCK = 5, 4  # of the training structures, in blocks, by whose errors settings are chosen
-FEWEST = 12  # structures, from which some can be held out
+FEWEST, FEWEST_ALONE = 12, 4  # structures, from which some can be held out, and each one in turn
 ENOUGH = 100  # structures by whose errors ridge and weights are chosen; every further fold costs time and memory
 MOST = WORK / FOLDS  # atoms times weights of more folds than one
 TRIALS, ROWS = "energy-trials", "energy-rows"  # names of checkpoints
@@ -38,8 +39,8 @@ class Fitted:
     ----------
     about : dict of JSON types
         What was chosen; empty where nothing was.
-    normal : Tensor [P, P] or None
-        Normal matrix with its ridge, for error bars.
+    factor : Tensor [P, K] or None
+        Factor of the covariance of the weights, for error bars.
     change : Tensor [P] or None
         Change of the weights by which the validation structures are fitted too.
     left_out : Deviations or None
@@ -47,7 +48,7 @@ class Fitted:
     """
 
     about: dict[str, Any] = field(default_factory=dict)
-    normal: Tensor | None = None
+    factor: Tensor | None = None
     change: Tensor | None = None
     left_out: Deviations | None = None
 
@@ -60,13 +61,12 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     if config.start:
         return getattr(starting_model(config).descriptor, "orders", None)
     train, held = chooses_by(parts["train"])
-    loss = unit_loss(train, energy)
+    loss = unit_loss(train, energy, typical_force(parts["train"], energy))
     if not loss.terms:
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
     if not held:
-        few = basis_of_few(len(species))
-        return None if few is None else few.orders
+        return basis_of_few(len(species), n_rows(train, loss)).orders
     inner = options.inner or inner_distance(parts["train"])
     checkpoint = checkpoint_of(config, TRIALS)
     basis = choose_basis(train, held[0], loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
@@ -113,8 +113,13 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         _begin(model, train, loss, log)
         fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log)
         return Fitted()
-    unit = unit_loss(train, options)
+    typical = typical_force(train, options)
+    unit = unit_loss(train, options, typical)
     _begin(model, train, unit, log)
+    n_folds = len(held)
+    seen, held = folds_in_memory(model, seen, held, unit)
+    if len(held) < n_folds:
+        log.tell(f"choosing with {len(held)} of {n_folds} folds, for which the memory suffices")
     fit = fit_by_choice(
         model,
         join([seen, support]) if support else seen,
@@ -131,7 +136,8 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     log.tell(f"chosen by {sum(map(len, held))} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
-    return Fitted(about, fit.normal, fit.change, fit.left_out)
+    about |= {} if typical is None else {"typical_force": typical}
+    return Fitted(about, fit.factor, fit.change, fit.left_out)
 
 
 def _begin(model, train, loss, log):
@@ -145,11 +151,12 @@ def _begin(model, train, loss, log):
 def chooses_by(train: Frames, size: int | None = None) -> tuple[Frames, list[Frames]]:
     """Structures to fit, and folds of structures by whose errors settings are chosen before these are fitted too.
 
-    Folds are of blocks of neighbors, and of species that the others have as well; there are none among few structures. There
-    is one without a ``size``, the number of weights that are fitted; with it there are more where one has few structures.
+    Folds are of blocks of neighbors, and of species that the others have as well. There is one without a ``size``, the
+    number of weights that are fitted, and none among few structures; with it there are more where one has few structures,
+    and each of few structures is one.
     """
     if len(train) < FEWEST:
-        return train, []
+        return _one_by_one(train) if size is not None and len(train) >= FEWEST_ALONE else (train, [])
     blocks = np.array_split(np.arange(len(train)), max(2, len(train) // BLOCK))
     order = np.random.default_rng(0).permutation(len(blocks))
     folds: list[list[int]] = []
@@ -166,6 +173,13 @@ def chooses_by(train: Frames, size: int | None = None) -> tuple[Frames, list[Fra
     return train.take([k for k in range(len(train)) if k not in held]), [train.take(fold) for fold in folds]
 
 
+def _one_by_one(train):
+    """Folds of single structures, whose species the others have as well."""
+    every = {*range(len(train))}
+    held = [k for k in sorted(every) if _species(train, [k]) <= _species(train, every - {k})]
+    return train.take(sorted(every - {*held})), [train.take([k]) for k in held]
+
+
 def _species(frames, chosen):
     return {symbol for k in chosen for symbol in frames[k].atoms.symbols}
 
@@ -174,11 +188,20 @@ def _has_labels(frames):
     return bool({"energy", "forces", "virial"} & set(frames.counts))
 
 
-def unit_loss(frames, options):
+def unit_loss(frames: Frames, options: EnergyConfig, typical_force: float | None = None) -> EnergyLoss:
     """Loss with a weight of 1 for each label of ``frames`` that the configuration does not leave out."""
     ends = {name: getattr(options, name) for name in options.loss_terms}
     out = {name for name, pair in ends.items() if pair is not None and not any(pair)}
     ends = {
         name: (1.0, 1.0) if name in frames.counts and name not in out else (0.0, 0.0) for name in options.loss_terms
     }
-    return EnergyLoss(**ends, strong_force=options.strong_force)
+    return EnergyLoss(**ends, strong_force=options.strong_force, typical_force=typical_force)
+
+
+def typical_force(frames: Frames, options: EnergyConfig) -> float | None:
+    """Root mean square of the force components of all frames, eV/Å, beyond which structures count less in the choice of
+    weights; None without forces, and where the configuration says what counts less."""
+    forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
+    if options.strong_force is not None or not forces:
+        return None
+    return float(np.sqrt(np.mean(np.square(np.concatenate(forces))))) or None
