@@ -503,15 +503,16 @@ def test_blocks_are_held_out():
     assert chooses_by(frames.take(list(range(5))))[1] == []
 
 
-def test_each_of_few_structures_is_a_fold():
-    """Whose species the others have; of three or fewer there are none."""
-    frames = make_frames(6)
+def test_few_structures_are_all_in_folds():
+    """But for those whose species the others lack; of three or fewer there are none."""
+    frames = make_frames(8)
     other = frames[2].atoms.copy()
     other.symbols[0] = "Au"
     frames = Frames([*frames.frames[:2], replace(frames[2], atoms=other), *frames.frames[3:]])
+    names = [frame.name for frame in frames]
     seen, held = chooses_by(frames, 1000)
-    assert [frame.name for frame in seen] == [frames[2].name]
-    assert [[frame.name for frame in fold] for fold in held] == [[frames[k].name] for k in (0, 1, 3, 4, 5)]
+    assert [frame.name for frame in seen] == names[2:4]
+    assert [[frame.name for frame in fold] for fold in held] == [names[:2], names[4:6], names[6:7], names[7:]]
     assert chooses_by(frames.take([0, 1, 3]), 1000)[1] == []
 
 

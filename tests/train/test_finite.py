@@ -11,7 +11,7 @@ from small_models import random_model
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames, write_hdf5
 from ase_mlelec.heads import SpectrumHead
-from ase_mlelec.train import linear_energy
+from ase_mlelec.train import checked_rows, linear_energy
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.data_checks import check_frames
 from ase_mlelec.train.finite import Diverged, refuse_model
@@ -125,7 +125,7 @@ def linear_model(frames):
 def test_closed_form(frames, monkeypatch):
     model = linear_model(frames)
     before = copy.deepcopy(model.state_dict())
-    true_rows = linear_energy.weighted_rows
+    true_rows = checked_rows.weighted_rows
 
     def rows(model, batch, loss):
         wrong = batch.labels["energy"].sum() > 1e3
@@ -135,7 +135,7 @@ def test_closed_form(frames, monkeypatch):
         }
 
     with monkeypatch.context() as patch:
-        patch.setattr(linear_energy, "weighted_rows", rows)
+        patch.setattr(checked_rows, "weighted_rows", rows)
         with pytest.raises(
             Diverged,
             match=r"closed form are NaN or infinite by training frame 3 \(cu-3\); its label "
@@ -197,7 +197,9 @@ def test_structures_that_cannot_be(frames):
 
 
 @pytest.mark.parametrize(
-    "energy", [{"steps": 3, "widths": [4], "learning_rate": [1000.0, 1000.0]}, {"widths": []}], ids=["net", "linear"]
+    "energy",
+    [{"steps": 3, "widths": [4], "learning_rate": [1000.0, 1000.0]}, {"widths": [], "forces": [1.0, 1.0]}],
+    ids=["net", "linear"],
 )
 def test_no_model_is_written(energy, tmp_path, frames, monkeypatch):
     """A model that was there stays."""

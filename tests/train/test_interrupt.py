@@ -89,7 +89,7 @@ def test_trials_of_cutoffs(tmp_path, capsys, monkeypatch):
     def second(*arguments):
         trials.append(arguments[0])
         if len(trials) == 2:
-            interrupt(monkeypatch, linear_energy, "_checked_rows", 1, signal.SIGINT)
+            interrupt(monkeypatch, linear_energy, "checked_rows", 1, signal.SIGINT)
         return former(*arguments)
 
     monkeypatch.setattr(basis, "_trial", second)

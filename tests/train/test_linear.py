@@ -18,7 +18,7 @@ from ase_mlelec.descriptors import DeepPotSE
 from ase_mlelec.heads import ScalarHead
 from ase_mlelec.model import Model
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train import linear, linear_energy
+from ase_mlelec.train import checked_rows, linear, linear_energy
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.linear import RidgeRegression, own_sizes
 from ase_mlelec.train.linear_energy import fit_linear
@@ -218,7 +218,7 @@ def _weights(model):
 def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
     """The same weights to the bit, from the sums of the structures so far."""
     monkeypatch.setattr(linear, "PATIENCE", 0)
-    frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], linear_energy.weighted_rows
+    frames, loss, count, rows = alloy(), EnergyLoss((9, 2.0), (9, 0.5), (9, 0.1)), [], checked_rows.weighted_rows
     options = dict(ridge=1e-6, batch_size=5, progress=False)
 
     def counting(*arguments):
@@ -229,7 +229,7 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
 
     whole = linear_model(frames)
     fit_linear(whole, frames, loss, **options)
-    monkeypatch.setattr(linear_energy, "weighted_rows", counting)
+    monkeypatch.setattr(checked_rows, "weighted_rows", counting)
     path = tmp_path / "a.checkpoint"
     with pytest.raises(KeyboardInterrupt):
         fit_linear(linear_model(frames), frames, loss, **options, checkpoint=path)
@@ -251,13 +251,13 @@ def test_interrupted_fit_goes_on(stop, tmp_path, monkeypatch):
 def test_large_structures_come_one_at_a_time(monkeypatch):
     """Batches have no more atoms than fit into memory; the solution does not change."""
     frames, loss, solutions, sizes = alloy(6), EnergyLoss((1, 1), (1, 1), (1, 1)), [], []
-    rows_of = linear_energy.weighted_rows
+    rows_of = checked_rows.weighted_rows
 
     def counted_rows(model, batch, *arguments):
         sizes[-1].append(len(batch.system.cell))
         return rows_of(model, batch, *arguments)
 
-    monkeypatch.setattr(linear_energy, "weighted_rows", counted_rows)
+    monkeypatch.setattr(checked_rows, "weighted_rows", counted_rows)
     for most in (200, 9, 1):
         monkeypatch.setattr(linear_energy, "ATOMS", most)
         sizes.append([])

@@ -25,7 +25,7 @@ from ase_mlelec.train.recipes.starting import starting_model
 
 RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
 FOLDS, BLOCK = 5, 4  # of the training structures, in blocks, by whose errors settings are chosen
-FEWEST, FEWEST_ALONE = 12, 4  # structures, from which some can be held out, and each one in turn
+FEWEST, FEWEST_IN_TURN = 12, 4  # structures, from which some can be held out, and all in turn
 ENOUGH = 100  # structures by whose errors ridge and weights are chosen; every further fold costs time and memory
 MOST = WORK / FOLDS  # atoms times weights of more folds than one
 TRIALS, ROWS = "energy-trials", "energy-rows"  # names of checkpoints
@@ -153,10 +153,10 @@ def chooses_by(train: Frames, size: int | None = None) -> tuple[Frames, list[Fra
 
     Folds are of blocks of neighbors, and of species that the others have as well. There is one without a ``size``, the
     number of weights that are fitted, and none among few structures; with it there are more where one has few structures,
-    and each of few structures is one.
+    and few structures are all in folds.
     """
     if len(train) < FEWEST:
-        return _one_by_one(train) if size is not None and len(train) >= FEWEST_ALONE else (train, [])
+        return _of_few(train) if size is not None and len(train) >= FEWEST_IN_TURN else (train, [])
     blocks = np.array_split(np.arange(len(train)), max(2, len(train) // BLOCK))
     order = np.random.default_rng(0).permutation(len(blocks))
     folds: list[list[int]] = []
@@ -173,11 +173,13 @@ def chooses_by(train: Frames, size: int | None = None) -> tuple[Frames, list[Fra
     return train.take([k for k in range(len(train)) if k not in held]), [train.take(fold) for fold in folds]
 
 
-def _one_by_one(train):
-    """Folds of single structures, whose species the others have as well."""
+def _of_few(train):
+    """Folds of one to three structures, whose species the others have as well."""
     every = {*range(len(train))}
-    held = [k for k in sorted(every) if _species(train, [k]) <= _species(train, every - {k})]
-    return train.take(sorted(every - {*held})), [train.take([k]) for k in held]
+    folds = [each.tolist() for each in np.array_split(np.arange(len(train)), min(FOLDS, len(train)))]
+    held = [fold for fold in folds if _species(train, fold) <= _species(train, every - {*fold})]
+    seen = every - {k for fold in held for k in fold}
+    return train.take(sorted(seen)), [train.take(fold) for fold in held]
 
 
 def _species(frames, chosen):
