@@ -5,6 +5,7 @@ the structures of a fold, then costs the solution of one linear equation, and no
 """
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +23,7 @@ LEAST = 1e-8  # share of the squares of energies or forces in those of the other
 EXACT = 1e-7  # eV and eV/Å; below it errors are rounding, which no choice is made by
 LARGEST_ENERGY = 100.0  # weight of energies; beyond, forces are given up for the noise of a few energies
 SAME = {"energy": 0.02, "ridge": 0.01}  # differences of that sum that mean nothing; energies are few
-SMALL = 0.1  # of the mean error of all folds
+SMALL = 0.1  # of the median error of all folds
 FEW = 0.05  # rows of a label in a fold for each weight, up to which they are kept as they are
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
 
@@ -299,11 +300,12 @@ def choose(
 def _geometric_mean(errors):
     """Every fold counts alike: in the mean, one of structures unlike all others would decide alone.
 
-    A fold with an error below SMALL times the mean has no say: forces of its structures may vanish by symmetry.
+    A fold with an error below SMALL times the median has no say: forces of its structures may vanish by symmetry. With the
+    mean in place of the median, one fold with errors of 1000 eV would silence all others.
     """
     if not all(map(math.isfinite, errors)):
         return math.inf
-    least = max(SMALL * sum(errors) / len(errors), EXACT)
+    least = max(SMALL * statistics.median(errors), EXACT)
     return math.exp(sum(math.log(max(error, least)) for error in errors) / len(errors))
 
 

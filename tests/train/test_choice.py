@@ -239,6 +239,11 @@ def test_fold_of_tiny_errors_has_no_say():
     assert _geometric_mean([1.0, 2.0, 0.5]) == pytest.approx(1.0)
 
 
+def test_fold_of_huge_errors_does_not_silence_others():
+    """Such as of structures denser than all others, of which errors are 10^5 times as large."""
+    assert _geometric_mean([1.0, 2.0, 4.0, 2.0, 1e6]) == pytest.approx(1.6**0.2 * 10**1.4, rel=1e-3)
+
+
 def test_given_ridge_stays():
     assert choose(summed(SumsByLabel, problem()), [problem(seed=1)], ridge=1e-3).ridge == 1e-3
     assert list(choose(summed(SumsByLabel, problem(counts=(("virial", 40),))), [problem(seed=1)]).weights) == ["virial"]
