@@ -24,7 +24,7 @@ FARTHEST = 0.4  # Å, root mean square of u
 LARGEST_STRAIN, NO_STRAIN = 0.08, 1e-5
 TURN = 0.02  # rotation between cells, in rad, above which forces of the two do not refer to the same axes
 LEAST = 2e-3  # eV; smaller energies are lost in rounding and convergence
-FEWEST = 4  # pairs for a statement
+FEWEST, CERTAIN_PAIRS = 4, 8  # pairs for a statement, and for one on wrong units
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _factor(pairs, frames, measured, predicted, usable):
     if len(chosen) < FEWEST:
         return None
     near = chosen[pairs.size[chosen] <= max(np.quantile(pairs.size[chosen], 0.25), 0.05)]
-    chosen = near if len(near) >= FEWEST else chosen
+    chosen = near if len(near) >= CERTAIN_PAIRS else chosen
     ratio, weight = measured[chosen] / predicted[chosen], abs(predicted[chosen])
     value = weighted_median(ratio, weight)
     away = abs(ratio - value)

@@ -9,13 +9,13 @@ from typing import Any
 from ase_mlelec.checks import CLOSEST
 from ase_mlelec.data.frames import has_keys
 from ase_mlelec.quantities import LABELS
-from ase_mlelec.survey.derivatives import Factor, factors, find_pairs
+from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor, factors, find_pairs
 from ase_mlelec.survey.energy_scale import by_forces, by_sizes
 from ase_mlelec.survey.labels import Energies, Spread, fit_energies, spread_of
 from ase_mlelec.survey.misfits import Misfit, misfits
 from ase_mlelec.survey.sources import Source, source_of
 from ase_mlelec.survey.structures import Structures, survey_structures
-from ase_mlelec.survey.wrong_units import FEWEST, Suspicion, is_certain, suspicions
+from ase_mlelec.survey.wrong_units import Suspicion, is_certain, suspicions
 
 LOOSE = 0.2
 
@@ -94,7 +94,7 @@ def survey(
     spreads = {name: spread for name in LABELS if (spread := spread_of(frames, name)) is not None}
     pairs = find_pairs(frames, progress=lambda items: progress(items, "energy differences"))
     of_forces, of_stress = factors(pairs, frames)
-    certain = of_forces is not None and of_forces.n_pairs >= FEWEST and is_certain(of_forces)
+    certain = of_forces is not None and of_forces.n_pairs >= CERTAIN_PAIRS and is_certain(of_forces)
     scale = None if certain else by_forces(frames, without=structures.isolated)
     shares = not certain and by_sizes(frames, without=structures.isolated)
     convertible = all(map(_names_units, paths))

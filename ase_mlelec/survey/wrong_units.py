@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
-from ase_mlelec.survey.derivatives import Factor
+from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor
 from ase_mlelec.units import BOHR, GPA, HARTREE, HARTREE_PER_BOHR, HARTREE_PER_BOHR3, KCAL_PER_MOL, KJ_PER_MOL
 
 SAME = 0.2  # logarithm of the ratio of two factors that are the same; anharmonic forces change a factor by as much
 OFF = 0.5  # logarithm of a factor above which something is wrong
 CERTAIN = 0.1  # largest error of a factor, relative to it
-FEWEST = 8  # pairs
 EXACT = 0.05  # largest relative error of factors of ase_mlelec.survey.energy_scale that count like those of pairs
 ROUGH = (0.3, 4.0)  # factors of ase_mlelec.survey.energy_scale with larger errors that are right
 NEAR = 0.9  # logarithm of the ratio of such a factor and a unit that explains it
@@ -108,7 +107,7 @@ def is_certain(factor: Factor) -> bool:
 
 def is_off(factor: Factor) -> bool:
     """Whether a factor is certain and not 1."""
-    if factor.n_pairs < FEWEST or not is_certain(factor):
+    if factor.n_pairs < CERTAIN_PAIRS or not is_certain(factor):
         return False
     return factor.value < 0 or abs(np.log(factor.value)) > OFF
 

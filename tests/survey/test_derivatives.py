@@ -105,6 +105,13 @@ def test_units_of_energies_and_forces(change, factor, words):
     assert any(words in each.text for each in looked_at(frames))
 
 
+def test_wrong_sign_in_few_structures():
+    """A quarter of the pairs, those that are nearest, are too few then; all of them are enough."""
+    few = Frames([frame for frame in clean(16) if not frame.name.endswith(("1", "3", "5", "7", "9"))])
+    assert len(few) == 8 and not looked_at(few)
+    assert any("the wrong sign" in each.text for each in looked_at(mapped(few, forces=lambda f: -f)))
+
+
 @pytest.mark.parametrize(
     "factor, unit", [(1 / GPA, "GPa"), (10 / GPA, "kbar"), (-10 / GPA, "-kbar"), (-1, "-eV/A^3"), (1e-3, "")]
 )
