@@ -109,6 +109,16 @@ def test_steps_of_large_energies(tmp_path):
     assert len(found) == 3 and found == pytest.approx(energies(path.read_text().replace("= -9", "=  -9")), abs=1e-6)
 
 
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x")
+def test_steps_of_deuterium(tmp_path):
+    path, _ = run("md", tmp_path)
+    wanted = read_frames(path)
+    path.write_text(path.read_text().replace("Si", "D "))
+    frames = read_frames(path)
+    assert len(frames) == len(wanted) == 3 and list(frames[0].atoms.symbols) == ["H", "H"]
+    assert np.array_equal(frames[0].atoms.positions, wanted[0].atoms.positions)
+
+
 def energies(text):
     return [float(words.split()[0]) * units.RYDBERG for words in text.split("!    total energy              =")[1:]]
 

@@ -21,6 +21,9 @@ CHARGED = "on which its energy depends, and which no model knows: leave neutral 
 ROUNDED = 0.006  # e, of numbers with two digits
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
 SAME_UNIT = 2e-7  # ASE reads outputs with constants of 2006, by which energies differ by 9e-8 of their values
+HEAVY = re.compile(
+    r"^([ \t]*(?:\d+[ \t]+)?)[DT](?=\d*[ \t]+(?:tau\(|[-.\d]))", re.MULTILINE
+)  # ASE knows no such symbol
 NEAR = ("*.save", "*/*.save")  # folders near a text output
 
 
@@ -139,7 +142,7 @@ def charge_of(text: str) -> float:
 def _steps(text, last, converged):
     """Atoms of the converged steps as ASE reads them, with ``last`` as the last; None where ASE's last step differs."""
     try:
-        found = read(StringIO(text), ":", format="espresso-out")
+        found = read(StringIO(HEAVY.sub(r"\1H", text)), ":", format="espresso-out")
     except Exception:  # ASE's readers raise errors of any type
         return None
     images = [atoms for atoms in found if "energy" in getattr(atoms.calc, "results", {})]
