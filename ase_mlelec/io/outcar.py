@@ -17,13 +17,14 @@ import numpy as np
 
 from ase_mlelec.checks import printable
 from ase_mlelec.io.text import GZIP, element_of, fortran_floats
-from ase_mlelec.io.vasp import AGAIN, KBAR, LEARNED, UNREADABLE, VaspError, VaspStep, opened
+from ase_mlelec.io.vasp import AGAIN, FIXED, KBAR, LEARNED, OF_FIXED, UNREADABLE, VaspError, VaspStep, opened
 
 HEAD = 4000  # bytes within which VASP writes its version and the machine
 TOUCHING = re.compile(r"(?<=[0-9])-")
 ITERATION = re.compile(r"Iteration +\S+\( *(\d{1,9})\)")
 VALENCE = re.compile(r"\s+ZVAL\s+=((?: *\d+\.\d+)+)\s*")  # of the kinds of atoms
 NELECT = re.compile(r"\s+NELECT +=\s*(\d+\.\d+)\s+total number")
+ICHARG = re.compile(r"\s+ICHARG +=\s*(\d+)\s")
 NELM = re.compile(r"NELM += *(\d{1,9});")
 
 
@@ -142,6 +143,10 @@ def _read_line(where, found, state, line, lines):
         state.positions, state.forces = rows[:, :3], rows[:, 3:]
     elif line.lstrip().startswith("in kB"):
         state.stress = _stress(line)
+    elif (match := ICHARG.match(line)) and match[1] in FIXED:
+        raise VaspError(
+            f"{where.partition(': step')[0]}: {OF_FIXED.format(match[1])}; give the run that made the density"
+        )
     elif match := NELM.search(line):  # it may follow the kinds of atoms
         state.most = int(match[1])
     elif match := VALENCE.fullmatch(line):

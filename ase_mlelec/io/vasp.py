@@ -29,6 +29,8 @@ LEARNED = "are of a machine-learned potential"
 AGAIN = "the file is damaged or VASP did not finish: let it finish or copy the file again"
 ENDED = (3, 5, 12)  # codes of expat for a text that ends before its elements, its tags or its other parts do
 UNREADABLE = (OSError, EOFError, zlib.error)  # of files that may be compressed
+FIXED = ("10", "11")  # ICHARG, of runs that read their density and keep it
+OF_FIXED = "its density is kept as it was read (ICHARG = {}), so that energies, forces and stress are no labels"
 LOOSE = 10  # times EDIFF, by which the last two energies of a converged step may differ
 
 

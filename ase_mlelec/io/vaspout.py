@@ -17,7 +17,7 @@ import numpy as np
 from ase_mlelec.io.hdf5 import check_heaps, holds, one_line, read_array
 from ase_mlelec.io.outcar import Outcar
 from ase_mlelec.io.text import element_of, float_or
-from ase_mlelec.io.vasp import AGAIN, KBAR, VaspError, VaspStep
+from ase_mlelec.io.vasp import AGAIN, FIXED, KBAR, OF_FIXED, VaspError, VaspStep
 
 STEPS = "intermediate/ion_dynamics"
 KINDS = ("results/positions", "input/poscar")  # groups that have the kinds of atoms, the first that is there is read
@@ -140,6 +140,8 @@ def _check_settings(path, file):
             f"{path}: PSTRESS = {pressure}, and the file does not tell whether PSTRESS times the volume is in its energies; "
             f"{OTHER}"
         )
+    if (density := _setting(file, "ICHARG")) in FIXED:
+        raise VaspError(f"{path}: {OF_FIXED.format(density)}; give the run that made the density")
     if learned.upper().startswith(("T", "1")):
         raise VaspError(
             f"{path}: of a run with ML_LMLFF, whose steps of a machine-learned potential are not told apart; give ML_ABN or "

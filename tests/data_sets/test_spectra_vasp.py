@@ -53,6 +53,21 @@ def test_spectra(tmp_path, spins, normalize):
 
 
 @pytest.mark.filterwarnings("ignore:.*the projections hold only")
+def test_fixed_density(tmp_path):
+    """A density that was read and kept, as for a dense mesh: the spectra alone are labels."""
+    data = example(n_steps=1)
+    with pytest.warns(
+        UserWarning, match="vasprun.xml: its density is kept as it was read .ICHARG = 11.*spectra alone are"
+    ):
+        (frame,) = read_runs([write(tmp_path / "a", data, ICHARG=11)])
+    assert frame.labels.keys() == {"ados", "dos"}
+    assert "energy" in read_runs([write(tmp_path / "b", data, ICHARG=1)])[0].labels
+    folder = write(tmp_path / "c", data | {"shares": None}, ICHARG=11)
+    with pytest.raises(VaspError, match="ICHARG = 11.*no labels; give the run that made the density"):
+        read_frames(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*the projections hold only")
 def test_fixed_magnetization(tmp_path):
     """What one Fermi level of both spins has anyway is taken; more is refused."""
     data = example(spins=2)

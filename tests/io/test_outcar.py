@@ -46,6 +46,19 @@ def test_the_same_as_ase(tmp_path):
         assert list(frame.atoms.symbols) == list(atoms.symbols) and np.allclose(frame.atoms.cell, atoms.cell)
 
 
+@pytest.mark.parametrize("density, refused", [(11, True), (10, True), (2, False)])
+def test_fixed_density(density, refused, tmp_path):
+    line = f"   ICHARG ={density:7d}    charge: 1-file 2-atom 10-const\n"
+    path = write(tmp_path, outcar(example()).replace("   NELM  ", f"{line}   NELM  ", 1))
+    if not refused:
+        assert len(read_frames(path)) == 2
+        return
+    with pytest.raises(
+        VaspError, match=f"OUTCAR: its density is kept as it was read .ICHARG = {density}.*give the run"
+    ):
+        read_frames(path)
+
+
 @pytest.mark.parametrize("electrons, told", [(8, False), (7, True)])
 def test_charged_cell(electrons, told, tmp_path, recwarn):
     lines = f"  Ionic Valenz\n   ZVAL   =   1.00  7.00\n   NELECT =    {electrons:9.4f}    total number of electrons\n"

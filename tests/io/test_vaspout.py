@@ -92,6 +92,7 @@ def test_damage(tmp_path, name, value, message):
     "incar, message",
     [
         ({"PSTRESS": "20"}, "PSTRESS = 20, and the file does not tell .* give vasprun.xml or OUTCAR"),
+        ({"ICHARG": "11"}, "its density is kept as it was read .ICHARG = 11.*give the run that made the density"),
         ({"ML_LMLFF": ".TRUE."}, "of a run with ML_LMLFF.* give ML_ABN or OUTCAR"),
     ],
 )

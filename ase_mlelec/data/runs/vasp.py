@@ -1,6 +1,7 @@
 """Runs of VASP as ProjectedRun, and as frames of all their steps."""
 
 import warnings
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.text import float_or
-from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
+from ase_mlelec.io.vasp import FIXED, OF_FIXED, VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
 from ase_mlelec.io.vaspout import is_vaspout, read_vaspout
 from ase_mlelec.physics.symmetry import equivalent_atoms
 
@@ -90,13 +91,26 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
             Frame(_atoms(run, run.steps[0]), _labels(run.steps[0]), f"{place.name}-{k}") for k, run in enumerate(runs)
         ]
     run = read_vasprun(place.save)
+    fixed = _is_fixed(place, run)
     frames = _converged(place, run)
     if run.projections is None:
         _tell_of_charge(place, _charge(run))
         return None, frames
     if not frames or not run.steps[-1].converged:
         raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
+    if fixed:
+        return _projected(place, run, replace(frames[-1], labels={})), []
     return _projected(place, run, frames[-1]), frames[:-1]
+
+
+def _is_fixed(place, run: Vasprun) -> bool:
+    """Whether the density was fixed, with a warning; then spectra alone are read, and VaspError where there are none."""
+    density = run.parameters.get("ICHARG", "")
+    if density in FIXED and run.projections is None:
+        raise VaspError(f"{place.save}: {OF_FIXED.format(density)}; give the run that made the density")
+    if density in FIXED:
+        warnings.warn(f"{place.save}: {OF_FIXED.format(density)}; its spectra alone are read", stacklevel=5)
+    return density in FIXED
 
 
 def _tell_of_charge(place, charge):
