@@ -176,8 +176,8 @@ class PowerSpectrumConfig(Section):
     """Descriptor that replaces [descriptor]: ACE invariants.
 
     It serves scalar quantities, and energies that are linear in the features ([energy] widths = []). For such energies
-    an empty section, or one with ``inner`` alone, lets the data choose: cutoffs by trials on the validation structures,
-    the number of features by the number of labels. With other settings, those that are left out have the defaults below.
+    an empty section, or one with ``inner`` alone, lets the data choose: cutoffs and the number of features by trials on
+    structures that are held out. With other settings, those that are left out have the defaults below.
     """
 
     cutoff: Cutoff = 6.0
