@@ -11,7 +11,7 @@ from small_vasp import example, outcar, vasprun
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_all, read_frames
-from ase_mlelec.data.runs.steps import charge_of
+from ase_mlelec.data.runs.steps import charge_of, has_field
 from ase_mlelec.io.espresso import read_pw
 from ase_mlelec.io.espresso.common import EspressoError
 
@@ -42,6 +42,25 @@ def test_charged_cells_are_told(which, tmp_path):
     with pytest.warns(UserWarning, match="the cell has a charge of 1 e, on which its energy depends"):
         read_frames(write("charged", tmp_path, which))
     assert all(charge_of(text) == 0 for name, texts in STORED.items() if name != "charged" for text in texts[:2])
+
+
+@pytest.mark.parametrize(
+    "which, line",
+    [
+        (0, "        E field amplitude [Ha a.u.]:  {}\n"),
+        (1, "<electric_field><electric_field_amplitude>{}</electric_field_amplitude></electric_field>"),
+        (1, "<electric_field><electric_field_vector>0.0 0.0 {}</electric_field_vector></electric_field>"),
+    ],
+)
+def test_electric_fields_are_told(which, line, tmp_path, recwarn):
+    path, before = write("scf", tmp_path, which), ("     Self-consistent", "</input>")[which]
+    text = path.read_text()
+    assert before in text
+    for number, told in ("0.0000E+00", False), ("1.0000E-03", True):
+        path.write_text(text.replace(before, line.format(number) + before, 1))
+        read_frames(path)
+        assert ["it is in an electric field, on which" in str(each.message) for each in recwarn] == [True] * told
+    assert not any(has_field(text) for texts in STORED.values() for text in texts[:2])
 
 
 def test_folders(tmp_path):
