@@ -67,6 +67,12 @@ def test_fixed_density(tmp_path):
         read_frames(folder)
 
 
+@pytest.mark.parametrize("field", [0.0, 0.1])
+def test_electric_field(field, tmp_path, recwarn):
+    read_frames(write(tmp_path / "a", example() | {"shares": None}, EFIELD=field))
+    assert ["vasprun.xml: it is in an electric field" in str(each.message) for each in recwarn] == [True] * bool(field)
+
+
 @pytest.mark.filterwarnings("ignore:.*the projections hold only")
 def test_fixed_magnetization(tmp_path):
     """What one Fermi level of both spins has anyway is taken; more is refused."""

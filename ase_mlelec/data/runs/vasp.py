@@ -13,7 +13,7 @@ from ase_mlelec import units
 from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.runs.find import distinct
 from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
-from ase_mlelec.data.runs.steps import CHARGED
+from ase_mlelec.data.runs.steps import CHARGED, IN_FIELD
 from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
@@ -92,6 +92,8 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
         ]
     run = read_vasprun(place.save)
     fixed = _is_fixed(place, run)
+    if float_or(run.parameters.get("EFIELD"), 0.0):
+        warnings.warn(f"{place.save}: {IN_FIELD}", stacklevel=4)
     frames = _converged(place, run)
     if run.projections is None:
         _tell_of_charge(place, _charge(run))
