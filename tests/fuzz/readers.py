@@ -339,7 +339,7 @@ READERS = {
     "cp2k_units": Reader(
         "cp2k.check_input_units",
         seeds.text("w.inp", test_cp2k_trajectory.INPUT),
-        lambda folder: cp2k.check_input_units(folder / "w.inp", "w"),
+        lambda folder: (cp2k.check_input_units(folder / "w.inp", "w"), cp2k.charge_of_input(folder / "w.inp", "w")),
     ),
     "cp2k_input": Reader(
         "cp2k.read_input_cell",
@@ -393,6 +393,12 @@ READERS = {
     ),
     "deepmd_mixed": Reader(
         "deepmd.data.read_data", seeds.deepmd_mixed, lambda folder: deepmd.read_data(folder / "system")
+    ),
+    "deepmd_hdf5": Reader(
+        "deepmd.data.read_data data.frames.read_frames",
+        seeds.deepmd_hdf5,
+        lambda folder: frames.read_frames(folder / "a.hdf5"),
+        check=check_frames,
     ),
     "deepmd_texts": Reader(
         "deepmd.data.read_data", seeds.deepmd_texts, lambda folder: deepmd.read_data(folder / "system")
