@@ -293,3 +293,6 @@ def test_disentanglement_that_did_not_converge(folder, name):
     put(folder, win=WIN, wout=WOUT.replace(" Final State", f"{line} Final State"))
     (folder / "t.wout").write_text(line + WOUT)
     read(folder, f"{name[0]}.wout: the disentanglement did not converge.*raise dis_num_iter", name=name)
+    put(folder, win=f"dis_num_iter = 0\n{WIN}")
+    (folder / "t.win").write_text(f"dis_num_iter : 0 ! by projections alone\n{WIN}")
+    read(folder, name=name)

@@ -74,7 +74,8 @@ def read_run(path: str | PathLike) -> Run:
     else:
         cell, centers = found.cell, _diagonal(path, found)
         _others(path, cell, {beside(path, ".win"): _attempt(cell_of, path, blocks)}, notes)
-    _check_disentanglement(beside(path, ".wout"), notes)
+    if keywords.get("dis_num_iter", "").split()[:1] != ["0"]:  # which leaves it out
+        _check_disentanglement(beside(path, ".wout"), notes)
     spin = None
     if (spinors := _attempt(is_spinor, beside(path, ".win"), keywords, notes=notes)) is not None:
         spin = 1 if spinors else 2
