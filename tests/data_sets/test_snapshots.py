@@ -217,7 +217,7 @@ def test_foreign_files(tmp_path):
     refused("none.h5: missing, truncated or not", lambda: Snapshots(tmp_path / "none.h5"))
     write_hdf5(tmp_path / "frames.h5", make_frames(2))
     refused(
-        "frames.h5: not a file of snapshots; convert files of pp.x or MALA with 'mlelec convert', "
+        "frames.h5: not a file of snapshots, it is a data set; convert files of pp.x or MALA with 'mlelec convert', "
         "or write it with write_snapshots",
         lambda: Snapshots(tmp_path / "frames.h5"),
     )
