@@ -57,6 +57,10 @@ class Deviations(NamedTuple):
         """Standard deviations with a floor, without a scale."""
         return np.hypot(self.posterior, floor * self.floor)
 
+    def growth_to(self, error: float) -> float:
+        """Factor with which the mean absolute error, per atom for totals, would be ``error``."""
+        return error / max(float(np.mean(np.abs(self.errors) / self.floor**2)), 1e-300)
+
     def of_some_size(self, share: float) -> "Deviations":
         """Without the deviations that are below a share of their root mean square."""
         chosen = self.posterior > share * np.sqrt(np.mean(self.posterior**2))

@@ -20,6 +20,7 @@ from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
 from ase_mlelec.model import Model
 from ase_mlelec.quantities import QUANTITIES
+from ase_mlelec.train.bars_report import rounded, told
 from ase_mlelec.train.derived_bars import calibrate_derived, take_over_derived
 from ase_mlelec.train.deviations import TOLERANCE, Deviations, deviations, errors_and_deviations, floor_and_scale
 from ase_mlelec.train.last_layer import BATCH, batch_by_batch, n_weights, products_of_atoms, rows_of
@@ -58,6 +59,7 @@ def add_error_bars(
     like: Model | None = None,
     factors: Mapping[str, Tensor] | None = None,
     left_out: Mapping[str, Deviations] | None = None,
+    held_errors: Mapping[str, Mapping[str, float]] | None = None,
     support: Frames | None = None,
     progress: bool | Log = False,
 ) -> dict[str, dict[str, float]]:
@@ -89,6 +91,9 @@ def add_error_bars(
     left_out : dict of Deviations
         By head with a factor: totals of structures that were left out of its fit, see ``left_out``. Validation
         structures can be too few to calibrate totals on, of which each has one.
+    held_errors : dict of dict of float
+        By head with a factor: mean absolute errors of labels, per atom for totals, of structures that were held out for the
+        choice of its ridge. Without validation data its training errors are enlarged to these.
     support : Frames
         Structures beside ``train`` that heads with a factor were fitted to.
     progress : bool or Log
@@ -115,7 +120,8 @@ def add_error_bars(
             report |= _take_over(model, name, train, validation, like, log)
         else:
             more = (left_out or {}).get(name)
-            report |= _add_posterior(model, name, train, validation, ridges, factor, more, support, log)
+            held = (held_errors or {}).get(name, {})
+            report |= _add_posterior(model, name, train, validation, ridges, factor, more, held, support, log)
     kept = model.metadata.get("error_bars", {})
     if model.hot is not None and dict(model.posteriors).get("energy") is not former:
         model.hot.forget_bars()
@@ -140,31 +146,23 @@ def _why_no_bars(model, name, train, factor, like):
     )
 
 
-def _add_posterior(model, name, train, validation, ridges, factor, left_out, support, log):
+def _add_posterior(model, name, train, validation, ridges, factor, left_out, held, support, log):
     """Posterior of the head ``name``, calibrated on ``validation`` if it has labels; report by label."""
     unseen = validation if {*QUANTITIES[name].labels} & set(validation.counts) else None
-    posterior, larger = _posterior(model, name, train, unseen, ridges, factor, support, log=log)
+    posterior, larger = _posterior(model, name, train, unseen or held, ridges, factor, support, log=log)
     model.posteriors[name] = posterior
-    more, report = (left_out if unseen else None), {}
-    known = calibrated(model, name, unseen or train, log, larger=larger, more=more)
+    more, held, report = (left_out if unseen or held else None), ({} if unseen else held), {}
+    known = calibrated(model, name, unseen or train, log, larger=larger, more=more, held=held)
     if name == "dos":
         known |= calibrate_derived(model, unseen or train, log, larger=larger)
     for label, found in known.items():
         where = "validation data" if unseen else "training data"
         if more is not None and label == QUANTITIES[name].total:
-            where += " and blocks of training data that were left out"
+            where = (f"{where} and " if unseen else "") + "blocks of training data that were left out"
+        elif label in held:
+            where += ", with errors as large as those of structures that were held out"
         report[label] = found | {"calibrated_on": where}
     return report
-
-
-def told(report: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line about a report, for the log of a training."""
-    parts: dict[str, list[str]] = {}  # by the structures that the errors are of
-    for label, found in report.items():
-        share = f"{label} {100 * found['within_one']:.0f} and {100 * found['within_two']:.0f} % of {found['errors']}"
-        parts.setdefault(str(found["calibrated_on"]), []).append(share)
-    words = "; ".join(f"{', '.join(shares)} ({where})" for where, shares in parts.items())
-    return f"Error bars, errors within one and two: {words}" if report else "No error bars"
 
 
 def _take_over(model, name, train, validation, like, log):
@@ -193,11 +191,6 @@ def _take_over(model, name, train, validation, like, log):
         for label, scale in mine.scales.items()
         if label in known
     }
-
-
-def rounded(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Report of a quantity with its numbers rounded, for the metadata of a model."""
-    return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in found.items()}
 
 
 def arranged(samples: Tensor, nets: Any) -> Tensor:
@@ -362,6 +355,7 @@ def calibrated(
     *,
     larger: Mapping[str, float] | None = None,
     more: Deviations | None = None,
+    held: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Set scales and floors of the posterior of a head by the errors of ``validation``; report of every label.
 
@@ -371,14 +365,20 @@ def calibrated(
         Factors of the errors by label; default one.
     more : Deviations
         Totals of structures beside the validation.
+    held : dict of float
+        Mean absolute errors, per atom for totals, to which those of ``validation`` are enlarged; ``more`` is then taken in
+        place of its totals.
     """
-    posterior, report, larger = model.posteriors[name], {}, larger or {}
+    posterior, report, larger, held = model.posteriors[name], {}, dict(larger or {}), held or {}
     posterior.scales, posterior.floors = {}, {}
     found = deviations(model, name, validation, progress=log)
     if getattr(model.heads[name], "square_root", False):
         found = {label: each.of_some_size(NOTHING) for label, each in found.items()}
     total = QUANTITIES[name].total
-    if more is not None and total in found:
+    larger = larger | {label: found[label].growth_to(error) for label, error in held.items() if label in found}
+    if more is not None and held:
+        found[total], larger = more, larger | {total: 1.0}
+    elif more is not None and total in found:
         found[total] = Deviations(*map(np.append, found[total], more))
     for label, each in found.items():
         errors = larger.get(label, 1.0) * each.errors

@@ -20,7 +20,7 @@ from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.nets import DenseNet
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
-from ase_mlelec.train.deviations import Deviations, floor_and_scale
+from ase_mlelec.train.deviations import Deviations, deviations, floor_and_scale
 from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations
 from ase_mlelec.train.last_layer import n_weights, rows_of
 from ase_mlelec.uncertainty import Posterior, contributions, coverage
@@ -240,6 +240,28 @@ def test_floor_of_errors_that_no_weights_explain():
     right = Deviations(deviations * generator.normal(size=4000), deviations, np.ones(4000))
     floor, scale = floor_and_scale(right.errors, right)
     assert floor < 0.2 * np.sqrt(np.mean(deviations**2)) and scale == pytest.approx(1, rel=0.1)
+
+
+def test_without_validation_errors_are_those_of_held_out_structures(copper):
+    """Training errors of few structures may vanish: scales grow with the errors that were found in the choice of a ridge."""
+    model, frames = copy.deepcopy(copper[0]), copper[1].select("train")
+    known = deviations(model, "energy", frames)
+    left_out = Deviations(3 * known["energy"].posterior, known["energy"].posterior, known["energy"].floor)
+    factor = model.posteriors["energy"].inputs.flatten(0, 1)
+    options = dict(factors={"energy": factor}, left_out={"energy": left_out}, names=["energy"])
+    found = []
+    for error in (0.5, 1.0):
+        held = {"energy": {"energy": 9.0, "forces": error, "virial": error}}
+        found.append(add_error_bars(model, frames, frames.take([]), held_errors=held, **options))
+    for label in ("forces", "virial"):
+        assert found[1][label]["scale"] == pytest.approx(2 * found[0][label]["scale"], rel=1e-4)
+        assert "held out" in found[0][label]["calibrated_on"]
+    errors, bars = errors_and_deviations(model, "energy", frames)["forces"]
+    assert coverage(errors / np.mean(np.abs(errors)), bars).within_one == pytest.approx(
+        found[1]["forces"]["within_one"]
+    )
+    assert found[0]["energy"]["scale"] == pytest.approx(3 / 2**0.5)  # all errors are three bars
+    assert found[0]["energy"]["calibrated_on"] == "blocks of training data that were left out"
 
 
 def test_rotation_keeps_deviations(copper):

@@ -69,6 +69,7 @@ def add_error_bars_again(
             parts["validation"],
             factors=factors,
             left_out=None if fitted.left_out is None else {"energy": fitted.left_out},
+            held_errors={"energy": chosen.get("errors", {})},
             support=parts.get("support"),
             progress=log,
         )

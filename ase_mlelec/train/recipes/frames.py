@@ -131,6 +131,7 @@ def _make_error_bars(model, parts, fits, hot, log):
         parts["validation"],
         factors=factors,
         left_out=more,
+        held_errors={name: fitted.about["errors"] for name, fitted in fits.items() if fitted.about},
         support=parts.get("support"),
         progress=log,
     )
