@@ -129,7 +129,8 @@ def _ldos(results):
     )
     yield ""
     yield (
-        f"The aim is two hours. At the spacing of the training data, {4.05 / 20:.4f} Å, it is missed; "
+        f"The aim is two hours. At the spacing of the training data, {4.05 / 20:.4f} Å, it is "
+        f"{'met' if total <= 7200 else 'missed'}; "
         f"{100 * times['fingerprints'] / total:.0f} % are fingerprints, for which the number of points decides. On 32 "
         'atoms, coarser grids (`model.metadata["grid_spacing_A"]`) give:'
     )

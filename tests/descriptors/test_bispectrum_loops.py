@@ -34,6 +34,33 @@ def test_loops_equal_batched_products(twojmax, switch, dtype, tolerance, monkeyp
         assert_close(other, one, tolerance)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-13), (torch.float32, 5e-6)])
+@pytest.mark.parametrize("n_radial", [1, 2, 16])
+def test_radial_sums(n_radial, dtype, tolerance, monkeypatch):
+    """Against PyTorch in float64, which is not exact near an atom; more centers than are evaluated at once."""
+    generator = torch.Generator().manual_seed(n_radial)
+    vec = 3 * torch.randn(3, 29, 14, generator=generator, dtype=torch.float64)
+    vec[:, 7] += 50
+    vec[:, 3, 5] = 0.1
+    kind, found = torch.randint(2, (29, 14), generator=generator), []
+    weights = torch.randn(29, 2 * n_radial, generator=generator, dtype=torch.float64)
+    for fast, precision in (("0", torch.float64), ("1", dtype)):
+        monkeypatch.setenv(SWITCH, fast)
+        leaf = vec.to(precision).requires_grad_()
+        sums = descriptor.radial_sums(leaf, kind, (4.67637, 3.9), n_radial)
+        found.append((sums.detach(), torch.autograd.grad(sums, leaf, weights.to(precision))[0]))
+    for one, other in zip(*found):
+        assert other.dtype == dtype
+        assert_close(other, one, tolerance)
+
+
+def test_radial_sums_of_an_atom_on_a_center():
+    vec = torch.zeros(3, 1, 1, requires_grad=True)
+    sums = descriptor.radial_sums(vec, torch.zeros(1, 1, dtype=torch.long), (4.67637,), 16)
+    assert_close(sums.detach(), np.ones((1, 16)), 1e-6)
+    assert not torch.autograd.grad(sums.sum(), vec)[0].any()
+
+
 def test_vectors():
     """Operations on rows, and numbers in all lanes."""
     from ase_mlelec.compiled import compiled

@@ -78,10 +78,10 @@ class _Components(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def _has_loops(vec, shells):
-    """Whether compiled loops evaluate the components: they have no rmin0."""
-    known = vec.device.type == "cpu" and vec.dtype in (torch.float64, torch.float32) and not shells.rmin0
-    return known and compiled.is_wanted()
+def _has_loops(vec, shells=None):
+    """Whether compiled loops evaluate radial sums or, of given shells, the components: they have no rmin0."""
+    known = vec.device.type == "cpu" and vec.dtype in (torch.float64, torch.float32)
+    return known and not (shells and shells.rmin0) and compiled.is_wanted()
 
 
 def _by_loops(vec, kind, shells, twojmax):
@@ -106,6 +106,25 @@ def _evaluate(vec, kind, shells, twojmax, gradient=None):
             run.of_components[:used] = gradient[part]
         run.run()
         yield start, used, run
+
+
+class _RadialSums(torch.autograd.Function):
+    """``radial_sums`` by compiled loops; for the backward pass only the vectors are kept."""
+
+    @staticmethod
+    def forward(ctx, vec, kind, cutoffs, n_radial):
+        from ase_mlelec.descriptors.bispectrum.fast import RadialSums  # needs numba
+
+        ctx.save_for_backward(vec, kind)
+        ctx.cutoffs, ctx.n_radial = cutoffs, n_radial
+        return RadialSums(vec, kind, cutoffs, n_radial).sums()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        from ase_mlelec.descriptors.bispectrum.fast import RadialSums  # needs numba
+
+        return RadialSums(*ctx.saved_tensors, ctx.cutoffs, ctx.n_radial).gradient(gradient), None, None, None
 
 
 class Bispectrum(Descriptor):
@@ -260,6 +279,8 @@ def radial_sums(vec: Tensor, kind: Tensor, cutoffs: Sequence[float], n_radial: i
     -----
     Spherical Bessel functions of order 0, which vanish at R, with a smooth end.
     """
+    if _has_loops(vec):
+        return _RadialSums.apply(vec, kind, cutoffs, n_radial)
     reach = torch.take(vec.new_tensor(cutoffs), kind)
     x = ((vec * vec).sum(dim=0).clamp(min=1e-12).sqrt() / reach).clamp(max=1)
     fade = (1 - x * x) ** 3

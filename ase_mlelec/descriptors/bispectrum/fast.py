@@ -1,12 +1,13 @@
-"""Bispectrum components and their derivatives by the compiled loops."""
+"""Bispectrum components, radial sums and their derivatives by the compiled loops."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ase_mlelec.descriptors.bispectrum import group_loops, neighbor_loops
+from ase_mlelec.descriptors.bispectrum import group_loops, neighbor_loops, radial_loops
 from ase_mlelec.descriptors.bispectrum.layout import layout
 from ase_mlelec.lanes import aligned, lanes
 
@@ -86,3 +87,31 @@ class Evaluation:
         rows = neighbor_loops.QUANTITIES * n_slots, 4 * len(tables.rows), n_powers, n_powers, len(tables.identity)
         first, *others = (aligned((n, self.width), self.dtype) for n in rows)
         return first, np.empty((n_slots, self.width), np.int64), *others
+
+
+class RadialSums:
+    """Radial sums of centers with neighbors at fixed vectors; arguments as of ``descriptor.radial_sums``, on the CPU."""
+
+    def __init__(self, vec: Tensor, kind: Tensor, cutoffs: Sequence[float], n_radial: int):
+        self.vec, kinds = vec.contiguous().numpy(), kind.contiguous().numpy()
+        dtype, n_slots = self.vec.dtype, max(4, -(-vec.shape[2] // 4) * 4)
+        self.shape, width = (vec.shape[1], len(cutoffs) * n_radial), lanes(dtype)
+        shells = np.ones((len(cutoffs), len(cutoffs), 3))
+        shells[:, :, 0], shells[:, :, 2] = np.diag(cutoffs), np.pi / np.array(cutoffs)
+        scalars = np.array([2, 1 / np.pi**2], dtype)
+        near, sums = (aligned((n, width), dtype) for n in (neighbor_loops.QUANTITIES * n_slots, n_radial))
+        scratch = near, np.empty((n_slots, width), np.int64), sums
+        series = layout(1, dtype).neighbors.series  # the same for all orders
+        self.arguments = self.vec, kinds, shells.astype(dtype), series, scalars, scratch
+
+    def sums(self) -> Tensor:
+        """[C, species K]"""
+        found = np.empty(self.shape, self.vec.dtype)
+        radial_loops.fill_sums(*self.arguments, found)
+        return torch.from_numpy(found)
+
+    def gradient(self, of_sums: Tensor) -> Tensor:
+        """Derivatives [3, C, K] by the vectors from those by the sums."""
+        found = np.zeros_like(self.vec)
+        radial_loops.fill_gradient(*self.arguments, of_sums.contiguous().numpy(), found)
+        return torch.from_numpy(found)
