@@ -106,7 +106,8 @@ def _ldos(results):
     yield f"## Aluminium, model `al`: total free energy of {row['atoms']:,} atoms on {row['points']:,} points"
     yield ""
     yield (
-        f"What is done point by point is measured on a slice of {row['slice']:,} points of the whole cell and scaled "
+        f"What is done point by point is measured on a slice of {row['slice']:,} points of the whole cell, the "
+        f"shortest of three times, and scaled "
         f"(load {_load([row, terms])}, of the ion-ion energy {_load([ions])}); "
         f"fingerprints take {at_slice:.0f} µs for each point. The Hartree energy is measured on a "
         "density of the full size, exchange and correlation on a sixteenth of it, and the ion-ion energy on "
