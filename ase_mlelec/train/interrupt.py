@@ -34,7 +34,7 @@ class Stop:
 
     def agreed(self) -> bool:
         """Whether one of the processes that work together has the signal; then all of them have it."""
-        found = max(processes.gathered(self.number))
+        found = processes.largest(self.number)
         if found:  # else a signal that came meanwhile stays
             self.number = found
         return bool(found)
