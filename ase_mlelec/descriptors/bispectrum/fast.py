@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ase_mlelec.descriptors.bispectrum import group_loops, neighbor_loops, radial_loops
 from ase_mlelec.descriptors.bispectrum.layout import layout
+from ase_mlelec.descriptors.bispectrum.product_code import codes
 from ase_mlelec.lanes import aligned, lanes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Evaluation:
     def __init__(self, vec: Tensor, kind: Tensor, shells: "Shells", twojmax: int):
         self.vec, self.kind = vec.contiguous().numpy(), kind.contiguous().numpy()
         self.dtype = self.vec.dtype
-        self.layout = layout(twojmax, self.dtype)
+        self.layout, self.codes = layout(twojmax, self.dtype), codes(twojmax, self.dtype)
         kappa = [shells.rfac0 * np.pi / cutoff for cutoff in shells.cutoffs]
         table = np.array([shells.cutoffs, shells.weights, kappa], self.dtype).T.copy()
         scalars = np.array([0.5, 1 / shells.rfac0], self.dtype)
@@ -59,8 +60,8 @@ class Evaluation:
             of_products = aligned((len(state), self.layout.n_products, self.width), self.dtype)
             of_state = aligned(state.shape, self.dtype)
             group_loops.components_pull_back(state, self.tables, start, of, of_products, of_state)
-            for rule, scratch in self._rules(2):
-                group_loops.all_products_pull_back(state, rule, scratch, of_products, of_state)
+            for (rule, scratch), code in zip(self._rules(2), self.codes):
+                group_loops.all_products_pull_back(state, rule, code, scratch, of_products, of_state)
             neighbor_loops.fill_gradient(*self.centers, self.scratch, start, of_state, found)
         return torch.from_numpy(found)
 

@@ -11,6 +11,7 @@ Quadrature by pieces that stay in the processor's cache, TILE points of the sphe
 """
 
 from ase_mlelec.compiled import compiled
+from ase_mlelec.descriptors.bispectrum.product_code import pull_back_at_point
 from ase_mlelec.lanes import load, spread, store
 
 STEP = 16  # points that are summed before the next product; divides 4 TILE
@@ -154,40 +155,11 @@ def fill_components(state, tables, products, start, found):
 
 
 @compiled
-def products_pull_back(rule, f, of_products, of_f):
-    """Fill ``of_f`` with the derivatives by the functions at the points of a tile."""
-    _, _, signs, orders, gamma, quads, twos = rule
-    n_points = 8 * gamma.shape[1]
-    apart = n_points + 8
-    for row in range(apart * (len(orders) - 1)):
-        store(of_f, row, spread(signs, 0) - spread(signs, 0))
-    for low in range(0, n_points, STEP):
-        for quad in quads:
-            i, j, row = quad[0] * apart, quad[1] * apart, quad[6]
-            k, m, n, o = quad[2] * apart, quad[3] * apart, quad[4] * apart, quad[5] * apart
-            t0, t1 = load(of_products, row), load(of_products, row + 1)
-            t2, t3 = load(of_products, row + 2), load(of_products, row + 3)
-            for x in range(low, low + STEP):
-                first, second = load(f, i + x), load(f, j + x)
-                pair = first * second
-                of_pair = t0 * load(f, k + x) + t1 * load(f, m + x) + (t2 * load(f, n + x) + t3 * load(f, o + x))
-                store(of_f, k + x, load(of_f, k + x) + t0 * pair)
-                store(of_f, m + x, load(of_f, m + x) + t1 * pair)
-                store(of_f, n + x, load(of_f, n + x) + t2 * pair)
-                store(of_f, o + x, load(of_f, o + x) + t3 * pair)
-                store(of_f, i + x, load(of_f, i + x) + of_pair * second)
-                store(of_f, j + x, load(of_f, j + x) + of_pair * first)
-        for two in twos:
-            i, j, row = two[0] * apart, two[1] * apart, two[4]
-            k, m = two[2] * apart, two[3] * apart
-            t0, t1 = load(of_products, row), load(of_products, row + 1)
-            for x in range(low, low + STEP):
-                first, second = load(f, i + x), load(f, j + x)
-                pair, of_pair = first * second, t0 * load(f, k + x) + t1 * load(f, m + x)
-                store(of_f, k + x, load(of_f, k + x) + t0 * pair)
-                store(of_f, m + x, load(of_f, m + x) + t1 * pair)
-                store(of_f, i + x, load(of_f, i + x) + of_pair * second)
-                store(of_f, j + x, load(of_f, j + x) + of_pair * first)
+def products_pull_back(rule, code, f, of_products, of_f):
+    """Fill ``of_f`` with the derivatives by the functions at the points of a tile; ``code`` is Products of the rule."""
+    n_points = 8 * rule[4].shape[1]
+    for x in range(n_points):
+        pull_back_at_point(code, f, of_products, of_f, x, n_points + 8)
 
 
 @compiled
@@ -267,16 +239,16 @@ def components_pull_back(state, tables, start, of_components, of_products, of_st
 
 
 @compiled
-def all_products_pull_back(state, rule, scratch, of_products, of_state):
+def all_products_pull_back(state, rule, code, scratch, of_products, of_state):
     """Add the derivatives by sums and differences of rows from those by the products of a rule.
 
-    ``scratch`` has a second f; other arguments as in ``add_all_products``.
+    ``code`` is Products of the rule; ``scratch`` has a second f; other arguments as in ``add_all_products``.
     """
     planes, f, of_f = scratch
     for block in range(len(state)):
         for tile in range(len(rule[1])):
             evaluate_planes(rule, tile, state[block], planes)
             evaluate_functions(rule, planes, f)
-            products_pull_back(rule, f, of_products[block], of_f)
+            products_pull_back(rule, code, f, of_products[block], of_f)
             functions_pull_back(rule, of_f, planes)
             planes_pull_back(rule, tile, planes, of_state[block])
