@@ -46,9 +46,11 @@ class Evaluation:
     def components(self) -> Tensor:
         """Components [C, F]."""
         found = np.empty((self.vec.shape[1], len(self.layout.components.places)), self.dtype)
+        every, rules = self._blocks(self.layout.n_products), list(self._rules(1))
         for start, state in self._states():
-            products = aligned((len(state), self.layout.n_products, self.width), self.dtype)
-            for rule, scratch in self._rules(1):
+            products = every[: len(state)]
+            products[:] = 0
+            for rule, scratch in rules:
                 group_loops.add_all_products(state, rule, scratch, products)
             group_loops.fill_components(state, self.tables, products, start, found)
         return torch.from_numpy(found)
@@ -56,21 +58,27 @@ class Evaluation:
     def gradient(self, of_components: Tensor) -> Tensor:
         """Derivatives [3, C, K] by the vectors from those by the components [C, F]."""
         found, of = np.zeros_like(self.vec), of_components.contiguous().numpy()
+        of_products, of_states = (self._blocks(n) for n in (self.layout.n_products, self.layout.n_state))
+        rules = list(self._rules(2))
         for start, state in self._states():
-            of_products = aligned((len(state), self.layout.n_products, self.width), self.dtype)
-            of_state = aligned(state.shape, self.dtype)
-            group_loops.components_pull_back(state, self.tables, start, of, of_products, of_state)
-            for (rule, scratch), code in zip(self._rules(2), self.codes):
+            of_state = of_states[: len(state)]
+            of_state[:] = 0
+            group_loops.components_pull_back(state, self.tables, start, of, of_products[: len(state)], of_state)
+            for (rule, scratch), code in zip(rules, self.codes):
                 group_loops.all_products_pull_back(state, rule, code, scratch, of_products, of_state)
             neighbor_loops.fill_gradient(*self.centers, self.scratch, start, of_state, found)
         return torch.from_numpy(found)
 
+    def _blocks(self, n_rows):
+        """Array [blocks, rows, lanes]; it is used again and again, as the first use of memory takes long."""
+        n_blocks = min(BLOCKS, -(-self.vec.shape[1] // self.width))
+        return aligned((n_blocks, n_rows, self.width), self.dtype)
+
     def _states(self):
-        """Iterator of (first center, state [blocks, rows, lanes])."""
-        n_centers, step = self.vec.shape[1], BLOCKS * self.width
-        for start in range(0, n_centers, step):
-            n_blocks = -(-min(step, n_centers - start) // self.width)
-            state = aligned((n_blocks, self.layout.n_state, self.width), self.dtype)
+        """Iterator of (first center, state [blocks, rows, lanes]), the same array each time."""
+        every, step = self._blocks(self.layout.n_state), BLOCKS * self.width
+        for start in range(0, self.vec.shape[1], step):
+            state = every[: -(-min(step, self.vec.shape[1] - start) // self.width)]
             neighbor_loops.fill_state(*self.centers, self.scratch, start, state)
             yield start, state
 
