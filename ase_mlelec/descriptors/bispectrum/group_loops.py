@@ -11,7 +11,7 @@ Quadrature by pieces that stay in the processor's cache, TILE points of the sphe
 """
 
 from ase_mlelec.compiled import compiled
-from ase_mlelec.descriptors.bispectrum.product_code import pull_back_at_point
+from ase_mlelec.descriptors.bispectrum.product_code import pull_back_at_points
 from ase_mlelec.lanes import load, spread, store
 
 STEP = 16  # points that are summed before the next product; divides 4 TILE
@@ -156,21 +156,20 @@ def fill_components(state, tables, products, start, found):
 
 @compiled
 def products_pull_back(rule, code, f, of_products, of_f):
-    """Fill ``of_f`` with the derivatives by the functions at the points of a tile; ``code`` is Products of the rule."""
+    """Fill ``of_f`` with sums and differences of the derivatives by the functions at the two signs of the angles.
+
+    ``code`` is Products of the rule.
+    """
     n_points = 8 * rule[4].shape[1]
-    for x in range(n_points):
-        pull_back_at_point(code, f, of_products, of_f, x, n_points + 8)
+    for x in range(0, n_points, 2):
+        pull_back_at_points(code, f, of_products, of_f, x, n_points + 8)
 
 
 @compiled
 def functions_pull_back(rule, of_f, of_planes):
-    """Fill ``of_planes`` with the derivatives by the planes of a tile; ``of_f`` is overwritten."""
+    """Fill ``of_planes`` with the derivatives by the planes of a tile."""
     _, _, signs, orders, gamma, _, _ = rule
     n_angles = gamma.shape[1]
-    for row in range(0, 8 * (n_angles + 1) * (len(orders) - 1), 2):
-        plus, minus = load(of_f, row), load(of_f, row + 1)
-        store(of_f, row, plus + minus)
-        store(of_f, row + 1, plus - minus)
     for order in range(len(orders) - 1):
         for b in range(orders[order], orders[order + 1]):
             c0 = c1 = c2 = c3 = s0 = s1 = s2 = s3 = spread(signs, 0) - spread(signs, 0)

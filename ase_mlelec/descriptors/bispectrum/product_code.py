@@ -62,36 +62,55 @@ def _unbox(kind, value, c):
 
 
 @intrinsic
-def pull_back_at_point(typing, products, f, of_products, of_f, x, apart):
-    """Fill the rows x, x + apart, .. of ``of_f`` with the derivatives by those of ``f``, by order."""
+def pull_back_at_points(typing, products, f, of_products, of_f, x, apart):
+    """Sums and differences of the derivatives by the functions at the points x and x + 1.
+
+    They fill the rows x and x + 1, x + apart and x + apart + 1, .. of ``of_f``, by order, as those of ``f``.
+    """
     vector = Vector(f.dtype)
 
     def make(context, builder, signature, arguments):
         _, functions, results, found, point, step = arguments
+        align = vector.dtype.bitwidth // 8
 
         def pointer(kind, array, row):
             place = _pointer(context, builder, kind, array, row, vector.size)
             return builder.bitcast(place, context.get_value_type(vector).as_pointer())
 
-        def times(a, b, more=None):
-            product = builder.fmul(a, b, flags=FREEDOM)
-            return product if more is None else builder.fadd(product, more, flags=FREEDOM)
+        def read(kind, array, row):
+            return builder.load(pointer(kind, array, row), align=align)
 
-        rows = [builder.add(point, builder.mul(step, ir.Constant(step.type, i))) for i in range(products.n_orders)]
-        align = vector.dtype.bitwidth // 8
-        values = [builder.load(pointer(f, functions, row), align=align) for row in rows]
-        sums: list = [None] * products.n_orders
-        for (i, j), thirds in products.pairs.items():
-            pair, of_pair = times(values[i], values[j]), None
-            for k, row in thirds.items():
-                own = builder.load(pointer(of_products, results, ir.Constant(step.type, row)), align=align)
-                sums[k] = times(own, pair, sums[k])
-                of_pair = times(own, values[k], of_pair)
-            sums[i] = times(of_pair, values[j], sums[i])
-            sums[j] = times(of_pair, values[i], sums[j])
-        for row, total in zip(rows, sums):
-            zero = ir.Constant(context.get_value_type(vector), None)
-            builder.store(zero if total is None else total, pointer(of_f, found, row), align=align)
+        def result(row):
+            return read(of_products, results, ir.Constant(step.type, row))
+
+        starts = [builder.mul(step, ir.Constant(step.type, i)) for i in range(products.n_orders)]
+        points = point, builder.add(point, ir.Constant(step.type, 1))
+        rows = [[builder.add(start, x) for start in starts] for x in points]
+        first, second = (
+            _derivatives(builder, products, [read(f, functions, row) for row in own], result) for own in rows
+        )
+        for plus, minus, one, other in zip(*rows, first, second):
+            builder.store(builder.fadd(one, other, flags=FREEDOM), pointer(of_f, found, plus), align=align)
+            builder.store(builder.fsub(one, other, flags=FREEDOM), pointer(of_f, found, minus), align=align)
         return context.get_dummy_value()
 
     return types.none(products, f, of_products, of_f, types.intp, types.intp), make
+
+
+def _derivatives(builder, products, values, result):
+    """Derivatives by the functions at a point, by order; ``result(row)`` is the derivative by a product."""
+
+    def times(a, b, more=None):
+        product = builder.fmul(a, b, flags=FREEDOM)
+        return product if more is None else builder.fadd(product, more, flags=FREEDOM)
+
+    sums: list = [None] * products.n_orders
+    for (i, j), thirds in products.pairs.items():
+        pair, of_pair = times(values[i], values[j]), None
+        for k, row in thirds.items():
+            own = result(row)
+            sums[k] = times(own, pair, sums[k])
+            of_pair = times(own, values[k], of_pair)
+        sums[i] = times(of_pair, values[j], sums[i])
+        sums[j] = times(of_pair, values[i], sums[j])
+    return [ir.Constant(values[0].type, None) if total is None else total for total in sums]
