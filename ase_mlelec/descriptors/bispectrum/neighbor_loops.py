@@ -175,14 +175,32 @@ def moments_pull_back(rows, i, left, right, of_moments, of_left, of_right):
     """Fill the derivatives by a^p s^n and by b^q w of the neighbor i of four."""
     for c in range(len(of_right)):
         store(of_right, c, load(left, i) - load(left, i))
-    for row in range(len(rows)):
-        start, factor = rows[row, 0], load(left, 4 * row + i)
+    row = 0
+    while row < len(rows):
+        start, count, factor = rows[row, 0], rows[row, 1], load(left, 4 * row + i)
         total = factor - factor
-        for c in range(rows[row, 1]):
-            own = load(of_moments, start + c)
-            total += own * load(right, 4 * c + i)
-            store(of_right, c, load(of_right, c) + own * factor)
+        if row + 1 == len(rows) or rows[row + 1, 1] != count:
+            for c in range(count):
+                own = load(of_moments, start + c)
+                total += own * load(right, 4 * c + i)
+                store(of_right, c, load(of_right, c) + own * factor)
+            store(of_left, row, total)
+            row += 1
+            continue
+        # Re and Im together need half the stores
+        next_start, next_factor, next_total = rows[row + 1, 0], load(left, 4 * row + 4 + i), total
+        for c in range(count):
+            own, following, power = (
+                load(of_moments, start + c),
+                load(of_moments, next_start + c),
+                load(right, 4 * c + i),
+            )
+            total += own * power
+            next_total += following * power
+            store(of_right, c, load(of_right, c) + (own * factor + following * next_factor))
         store(of_left, row, total)
+        store(of_left, row + 1, next_total)
+        row += 2
 
 
 @compiled
