@@ -1,16 +1,16 @@
 """Derivatives of triple products at one point as code without loops, which is made for the products of a rule.
 
 The functions of all orders and their derivatives stay in registers. As a loop over products, most of the time goes into
-loading and storing them.
+loading and storing them. numba does not see when this file changes: then change ``group_loops`` as well.
 """
 
 import hashlib
 from functools import lru_cache
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
-from numpy.typing import DTypeLike
 
 from ase_mlelec.descriptors.bispectrum.layout import Rule, layout
 from ase_mlelec.lanes import FREEDOM, Vector, _pointer
@@ -43,7 +43,7 @@ class Products:
 
 
 @lru_cache(maxsize=8)
-def codes(twojmax: int, dtype: DTypeLike) -> list[Products]:
+def codes(twojmax: int, dtype: np.dtype) -> list[Products]:
     """Products of all rules of a Layout."""
     return [Products(rule) for rule in layout(twojmax, dtype).rules]
 
