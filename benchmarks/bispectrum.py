@@ -25,10 +25,10 @@ LATTICE = (4 / 0.06) ** (1 / 3)  # Å; 0.06 atoms/Å^3, aluminium
 SPACING = 0.25  # Å, between grid points for the timing of this package
 POINTS = {"32": 10, "256": 8, "2048": 6}  # along each direction: LAMMPS' grid, and the one that is compared
 WHERE_TIME_GOES = (
-    "Why the gradient takes twice as long as the value, which comes first (stages timed alone, float64, AMD EPYC): a fifth of "
-    "it evaluates the functions on the group again, which would fill 120 kB per point if they were kept; a third goes back "
-    "through the triple products, three operations for each where the value has one, with all functions and sums at a point "
-    "in registers; a quarter goes back through the functions, and a fifth through the neighbors."
+    "Why the gradient takes twice as long as the value, which comes first (stages timed alone, float64, AMD EPYC): a fifth "
+    "of it evaluates the functions on the group again, which would fill 120 kB per point if they were kept; a third goes "
+    "back through the triple products, three operations for each where the value has one, with all functions and sums at a "
+    "point in registers; a quarter goes back through the functions, and a fifth through the neighbors."
 )
 OPTIONS = dict(cutoff=4.67637, rfac0=0.99363, twojmax=10)
 
