@@ -32,7 +32,7 @@ BELOW = {
     "checks": set(),
     "compiled": set(),
     "lanes": {"compiled"},
-    "physics": {"units"},
+    "physics": {"threads", "units"},
     "measures": set(),
     "quantities": {"measures", "units"},
     "system": {"checks", "units"},

@@ -263,15 +263,12 @@ def raman(
 
 
 @numpy_or_torch
-def dielectric_constant(
-    dipoles: Tensor, temperature: float, volume: float, electronic: float = 1.0, mean: Tensor | None = None
-) -> Any:
+def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, electronic: float = 1, mean: Any = None) -> Any:
     r"""Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
 
     .. math::
 
-        \varepsilon = \varepsilon_\infty
-        + \frac{\langle M^2 \rangle - \langle M \rangle^2}{3 \varepsilon_0 V kT}
+        \varepsilon = \varepsilon_\infty + \frac{\langle M^2 \rangle - \langle M \rangle^2}{3 \varepsilon_0 V kT}
 
     Parameters
     ----------
@@ -282,9 +279,8 @@ def dielectric_constant(
     electronic : float
         ``ε_∞``, the dielectric constant of the electrons with the ions at rest.
     mean : Tensor [3], e Å
-        The mean dipole, where it is known: zero in a liquid whose molecules are whole. By default that of the run, which
-        makes the constant of a run that is not much longer than the relaxation of the dipole too small, and its
-        differences between blocks of a run as well.
+        The mean dipole, where it is known: zero in a liquid of whole molecules. By default that of the run, with which the
+        constant of a run not much longer than the relaxation of the dipole is too small, and so is its error.
 
     Returns
     -------
@@ -302,9 +298,10 @@ def dielectric_constant(
     check_series("dipoles", dipoles, (3,))
     check_positive("K", temperature=temperature)
     check_positive("Å^3", volume=volume)
-    if mean is not None and tuple(mean.shape) != (3,):
+    mean = dipoles.mean(0) if mean is None else mean
+    if tuple(mean.shape) != (3,):
         raise ValueError(f"mean: got shape {list(mean.shape)}, need [3], e Å")
-    fluctuation = (dipoles - (dipoles.mean(0) if mean is None else mean)).square().sum(1).mean()
+    fluctuation = (dipoles - mean).square().sum(1).mean()
     return electronic + 4 * math.pi * units.COULOMB * fluctuation / (3 * volume * units.KB * temperature)
 
 
