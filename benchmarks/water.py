@@ -251,7 +251,7 @@ def measured(run, kind, start, calc):
     dipoles = run["dipoles"] + dipole_of_whole_molecules(calc, start) - calc.get_dipole_moment(start)
     yield "mean dipole, e Å, of a root mean square of", f"{np.linalg.norm(dipoles.mean(0)):.1f}, {rms(dipoles):.1f}"
     constant = spectra.block_error(
-        lambda part: spectra.dielectric_constant(part, temperature, volume, ELECTRONIC, np.zeros(3)), dipoles
+        lambda part: spectra.dielectric_constant(part, temperature, volume, ELECTRONIC, zero_mean=True), dipoles
     )
     yield "static dielectric constant", "{:.0f} ± {:.0f}".format(*constant)
 

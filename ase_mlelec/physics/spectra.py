@@ -263,7 +263,9 @@ def raman(
 
 
 @numpy_or_torch
-def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, electronic: float = 1, mean: Any = None) -> Any:
+def dielectric_constant(
+    dipoles: Tensor, temperature: float, volume: float, electronic: float = 1.0, zero_mean: bool = False
+) -> Any:
     r"""Static dielectric constant from the fluctuations of the dipole under periodic boundary conditions.
 
     .. math::
@@ -278,9 +280,9 @@ def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, elec
     volume : float, Å^3
     electronic : float
         ``ε_∞``, the dielectric constant of the electrons with the ions at rest.
-    mean : Tensor [3], e Å
-        The mean dipole, where it is known: zero in a liquid of whole molecules. By default that of the run, with which the
-        constant of a run not much longer than the relaxation of the dipole is too small, and so is its error.
+    zero_mean : bool
+        Take the mean dipole as zero, as it is in a liquid of whole molecules. That of a run not much longer than the
+        relaxation of the dipole makes the constant too small, and its error as well.
 
     Returns
     -------
@@ -298,10 +300,7 @@ def dielectric_constant(dipoles: Tensor, temperature: float, volume: float, elec
     check_series("dipoles", dipoles, (3,))
     check_positive("K", temperature=temperature)
     check_positive("Å^3", volume=volume)
-    mean = dipoles.mean(0) if mean is None else mean
-    if tuple(mean.shape) != (3,):
-        raise ValueError(f"mean: got shape {list(mean.shape)}, need [3], e Å")
-    fluctuation = (dipoles - mean).square().sum(1).mean()
+    fluctuation = (dipoles if zero_mean else dipoles - dipoles.mean(0)).square().sum(1).mean()
     return electronic + 4 * math.pi * units.COULOMB * fluctuation / (3 * volume * units.KB * temperature)
 
 
