@@ -1,6 +1,7 @@
 """The aluminium data set: structures from molecular dynamics, labeled by Quantum ESPRESSO with the LDOS on the grid.
 
     python aluminium.py sample structures.extxyz              # structures from EMT molecular dynamics
+    python aluminium.py lattices lattices.extxyz              # perfect crystals at many volumes, a set of their own
     python aluminium.py label structures.extxyz work          # DFT; one file per structure, skips what is done
     python aluminium.py collect work aluminium.h5             # one compressed data set, grid points sub-sampled
     python aluminium.py pulay work                            # the part that the stress of pw.x lacks at this cutoff
@@ -56,6 +57,10 @@ PLAN = [
 ]
 
 
+LATTICE_CONSTANTS = np.linspace(3.82, 4.18, 31)  # Å, of the perfect crystals
+LATTICE_SEED = 600
+
+
 def dynamics(atoms, temperature, steps, rng):
     atoms.calc = EMT()
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
@@ -88,7 +93,15 @@ def sample(path):
                 write(path, snapshot(phase, n_atoms, temperature, seed, strain), append=True)
 
 
-def calculate(atoms, directory, temperature, cutoff=CUTOFF):
+def lattices(path):
+    """Perfect crystals, from which the energy learns how it depends on the volume."""
+    for seed, a in enumerate(LATTICE_CONSTANTS, LATTICE_SEED):
+        atoms = bulk("Al", "fcc", a=a, cubic=True)
+        atoms.info = {"name": f"lattice-4-298K-{seed:03d}", "temperature": 298, "seed": seed}
+        write(path, atoms, append=True)
+
+
+def calculate(atoms, directory, temperature, cutoff=CUTOFF, symmetric=False):
     n_atoms = len(atoms)
     espresso.pw(
         atoms,
@@ -100,7 +113,7 @@ def calculate(atoms, directory, temperature, cutoff=CUTOFF):
             ecutwfc=cutoff,
             occupations="smearing",
             smearing="fermi-dirac",
-            nosym=True,
+            nosym=not symmetric,
             degauss=units.kB * temperature / units.Ry,
             nbnd=int(np.ceil(2.025 * n_atoms)) + 4,
         ),
@@ -118,7 +131,7 @@ def label(atoms, work):
     start, directory, n_atoms = time.time(), work / atoms.info["name"], len(atoms)
     shutil.rmtree(directory, ignore_errors=True)
     temperature = float(atoms.info["temperature"])
-    result = calculate(atoms, directory, temperature)
+    result = calculate(atoms, directory, temperature, symmetric=atoms.info["name"].startswith("lattice"))
     ldos = espresso.ldos(directory, ENERGIES, WIDTH)
     partial = directory / "result.npz"
     scale = ldos.max() / 65535
@@ -226,8 +239,8 @@ def collect(work, target, n_points):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("sample")
-    command.add_argument("structures")
+    for name in ("sample", "lattices"):
+        commands.add_parser(name).add_argument("structures")
     espresso.add_label_command(commands)
     command = commands.add_parser("collect")
     command.add_argument("work", type=Path)
@@ -240,6 +253,8 @@ def main():
         pulay(arguments.work)
     elif arguments.command == "sample":
         sample(arguments.structures)
+    elif arguments.command == "lattices":
+        lattices(arguments.structures)
     elif arguments.command == "label":
         espresso.label_all(label, arguments.structures, arguments.work, arguments.part)
     elif arguments.command == "collect":
