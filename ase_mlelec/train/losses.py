@@ -67,9 +67,6 @@ class EnergyLoss:
         Errors of atoms and structures with strong forces have a smaller weight, 1/(1 + (``|F|/strong_force``)^2), and so
         have errors of structures with a virial per atom beyond strong_force times 1 Å. Compressed structures then teach
         repulsion without dominating the fit. None: all have the same weight.
-    typical_force : float, eV/Å
-        Structures whose forces have a root mean square of f, over components, have the weight 1/(1 + (f/typical_force)^2):
-        what a model cannot describe grows with the distortion. None: all have the same weight.
 
     References
     ----------
@@ -80,7 +77,6 @@ class EnergyLoss:
     forces: tuple = (1000.0, 1.0)
     virial: tuple = (0.0, 0.0)
     strong_force: float | None = None
-    typical_force: float | None = None
     quantity: ClassVar = "energy"
     moves_atoms: ClassVar = True
     can_be_shared: ClassVar = True  # among processes, as all its means are multiplied by Batch.share
@@ -129,18 +125,12 @@ class EnergyLoss:
 
     def weights(self, batch: Batch, n_atoms: Tensor) -> tuple:
         """Weights of the atoms [N] and structures [B]: configuration weights, reduced for strong forces."""
-        if self.strong_force is None and self.typical_force is None:
-            return batch.weights[batch.system.batch], batch.weights
         atomic = batch.weights[batch.system.batch]
+        if self.strong_force is None:
+            return atomic, batch.weights
         if "forces" in batch.labels:
             squares = _of_all_atoms(batch, "forces", (batch.labels["forces"] ** 2).sum(dim=1))
-            if self.typical_force is not None:
-                means = batch.system.sum_per_system(squares) / (3 * n_atoms)
-                atomic = atomic / (1 + means / self.typical_force**2)[batch.system.batch]
-            if self.strong_force is not None:
-                atomic = atomic / (1 + squares / self.strong_force**2)
-        if self.strong_force is None:
-            return atomic, batch.system.sum_per_system(atomic) / n_atoms
+            atomic = atomic / (1 + squares / self.strong_force**2)
         if "virial" in batch.labels:
             squares = (
                 _of_all_structures(batch, "virial", (batch.labels["virial"] ** 2).sum(dim=(1, 2)) / 3) / n_atoms**2

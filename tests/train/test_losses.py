@@ -1,7 +1,5 @@
 """Losses against their equations, and their gradients against differences."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from small_models import WANNIER, random_model
 from ase_mlelec.calculators.deep_pot import DeepPotCalculator
 from ase_mlelec.calculators.deep_wannier import DeepWannierCalculator
 from ase_mlelec.data.batches import Batches
-from ase_mlelec.data.frames import Frames
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.train.losses import EnergyLoss, SpectrumLoss, TensorLoss, VectorLoss, prefactor
 
@@ -151,18 +148,6 @@ def test_only_centers_are_described():
     model.descriptor.register_forward_hook(lambda module, args, out: rows.append(len(out.features)))
     Batches.for_model(model, frames, ("atomic_dipole",)).batch([0, 1]).predict(model, "dipole")
     assert rows == [8]
-
-
-def test_distorted_structures_count_less(frames):
-    """Each by 1/(1 + (f/s)^2), f the root mean square of its force components; those without forces as they are."""
-    loss = EnergyLoss((1, 1), (1, 1), (0, 0), typical_force=0.7)
-    bare = replace(frames[1], labels={"energy": frames[1].labels["energy"]})
-    batch = Batches.for_model(small_model(frames), Frames([frames[0], bare, frames[2]]), loss.labels).batch([0, 1, 2])
-    atomic, whole = loss.weights(batch, batch.system.n_atoms.double())
-    wanted = np.array([1 / (1 + (frames[k].labels["forces"] ** 2).mean() / 0.7**2) for k in (0, 1, 2)])
-    wanted[1] = 1
-    np.testing.assert_allclose(whole, wanted, rtol=1e-12)
-    np.testing.assert_allclose(atomic, np.repeat(wanted, [len(frame.atoms) for frame in frames]), rtol=1e-12)
 
 
 def test_structures_under_high_pressure_count_less(frames):

@@ -90,9 +90,7 @@ class EnergyConfig(Training):
     virial: LossWeights | None = None
     """Weight of virials per atom in the loss, first and last; default automatic, or [1, 5] beside given weights."""
     strong_force: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """Forces above this size have a smaller weight, eV/Å; by default all forces of a structure have the same weight. Where a
-    closed form chooses the weights of labels, structures with a root mean square force f have 1/(1 + (f/s)²) of the others,
-    s being that of all structures."""
+    """Forces above this size have a smaller weight, eV/Å; by default all forces have the same weight."""
     E0: Annotated[Literal["auto", "isolated", "average"] | dict[str, float], BeforeValidator(_checked_energies)] = (
         "auto"
     )

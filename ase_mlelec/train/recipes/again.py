@@ -95,7 +95,7 @@ def _fitted(model, parts, config, chosen, log) -> Iterator[ChosenFit]:
         torch.nn.init.zeros_(part)
     model.core = None
     try:
-        loss = unit_loss(frames, config.energy, chosen.get("typical_force"))
+        loss = unit_loss(frames, config.energy)
         fitted = fit_with_weights(model, frames, loss, chosen["weights"], chosen["ridge"], in_order=train)
         model.core = core
         yield fitted

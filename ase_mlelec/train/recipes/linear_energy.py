@@ -61,7 +61,7 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
     if config.start:
         return getattr(starting_model(config).descriptor, "orders", None)
     train, held = chooses_by(parts["train"])
-    loss = unit_loss(train, energy, typical_force(parts["train"], energy))
+    loss = unit_loss(train, energy)
     if not loss.terms:
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
@@ -113,8 +113,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         _begin(model, train, loss, log)
         fit_linear(model, train, loss, ridge, checkpoint=checkpoint, progress=log)
         return Fitted()
-    typical = typical_force(train, options)
-    unit = unit_loss(train, options, typical)
+    unit = unit_loss(train, options)
     _begin(model, train, unit, log)
     n_folds = len(held)
     seen, held = folds_in_memory(model, seen, held, unit)
@@ -136,7 +135,6 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     log.tell(f"chosen by {sum(map(len, held))} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
-    about |= {} if typical is None else {"typical_force": typical}
     return Fitted(about, fit.factor, fit.change, fit.left_out)
 
 
@@ -190,20 +188,11 @@ def _has_labels(frames):
     return bool({"energy", "forces", "virial"} & set(frames.counts))
 
 
-def unit_loss(frames: Frames, options: EnergyConfig, typical_force: float | None = None) -> EnergyLoss:
+def unit_loss(frames: Frames, options: EnergyConfig) -> EnergyLoss:
     """Loss with a weight of 1 for each label of ``frames`` that the configuration does not leave out."""
     ends = {name: getattr(options, name) for name in options.loss_terms}
     out = {name for name, pair in ends.items() if pair is not None and not any(pair)}
     ends = {
         name: (1.0, 1.0) if name in frames.counts and name not in out else (0.0, 0.0) for name in options.loss_terms
     }
-    return EnergyLoss(**ends, strong_force=options.strong_force, typical_force=typical_force)
-
-
-def typical_force(frames: Frames, options: EnergyConfig) -> float | None:
-    """Root mean square of the force components of all frames, eV/Å, beyond which structures count less in the choice of
-    weights; None without forces, and where the configuration says what counts less."""
-    forces = [np.ravel(frame.labels["forces"]) for frame in frames if "forces" in frame.labels]
-    if options.strong_force is not None or not forces:
-        return None
-    return float(np.sqrt(np.mean(np.square(np.concatenate(forces))))) or None
+    return EnergyLoss(**ends, strong_force=options.strong_force)
