@@ -54,8 +54,8 @@ MgO 1 and Si nine, Cu eight, acetylacetone seven, MgO 2 six, water five, ethanol
 of Mo four times with models of 30 structures, after which folds with tiny errors lost their say in the choice of weights.
 Only Mo was trained again since weights are chosen by several folds; Si would have three, MgO 1 and Ta two, the others
 one. Since then folds with huge errors no longer decide alone, and bases of more weights are tried where labels are
-fewer than 10,000; none of these results has that. The last looks were at models whose structures counted less with large forces f, by
-1/(1 + f^2/s^2) with the rms force s of all: on validation parts it gained 13 and 16 % of the product of both errors of
+fewer than 10,000; none of these results has that. The last looks were at models whose structures counted
+less with large forces f, by 1/(1 + f^2/s^2) with the rms force s of all: on validation parts it gained 13 and 16 % of the product of both errors of
 MgO 1+2 and Ta, on tests MgO 1+2 had RMSE 0.389 / 10.5 (test 1) and 4.38 / 179 (test 2), but Si 1.85 / 54.0, Cu 0.180 / 5.88
 and MgO 1 0.0265 / 2.59, in part by other cutoffs. As energies of Cu lost 12 % on a validation part as well, it was dropped.
 After looks at Mo the limit of the weight of energies was changed, and after one at Si the number of weights in trials of
