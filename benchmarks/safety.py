@@ -69,7 +69,7 @@ def compressed(atoms, density):
 
 
 def compression():
-    """Crystals compressed in steps of 2 % (Al: 5 %), to eight times their density (Al: to where it is refused)."""
+    """Crystals compressed in steps of 2 % (Al: 5 %), to eight times their density, or to where they are refused."""
     cells = {
         "si": bulk("Si", cubic=True, a=5.405),
         "ice": frames("ice.h5", "train")[3].atoms,

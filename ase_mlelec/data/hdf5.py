@@ -89,7 +89,7 @@ def _header(file, kind):
     path = file.filename
     if kind.mark not in file.attrs:
         ours = (f"a {other.what}" for other in (FRAMES, SNAPSHOTS, HAMILTONIANS) if other.mark in file.attrs)
-        found = next(ours, "an HDF5 file of another program, which no command reads")
+        found = next(ours, "an HDF5 file of another program")
         remedy = kind.remedy if found.startswith("a ") else "write the data as extxyz with that program or with ASE"
         raise ValueError(f"{path}: not a {kind.what}, it is {found}; {remedy}")
     header = json_of(file, kind.mark)

@@ -22,7 +22,7 @@ from ase_mlelec.io.vasp import AGAIN, FIXED, KBAR, LEARNED, OF_FIXED, UNREADABLE
 HEAD = 4000  # bytes within which VASP writes its version and the machine
 TOUCHING = re.compile(r"(?<=[0-9])-")
 ITERATION = re.compile(r"Iteration +\S+\( *(\d{1,9})\)")
-VALENCE = re.compile(r"\s+ZVAL\s+=((?: *\d+\.\d+)+)\s*")  # of the kinds of atoms
+VALENCE = re.compile(r"\s+ZVAL\s+=((?: *\d+\.\d\d)+)\s*")  # of the kinds of atoms
 NELECT = re.compile(r"\s+NELECT +=\s*(\d+\.\d+)\s+total number")
 ICHARG = re.compile(r"\s+ICHARG +=\s*(\d+)\s")
 NELM = re.compile(r"NELM += *(\d{1,9});")

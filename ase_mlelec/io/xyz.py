@@ -14,7 +14,7 @@ from ase_mlelec.checks import printable
 LONGEST_LINE = 1 << 24
 FEW = 3  # digits, which numbers may also have that are written as short as they are
 MARK = "\ufeff"  # which editors of Windows put before a text
-_FORTRAN = re.compile(r"(?<!\S)([-+]?(?:\d+\.\d*|\.\d+))[Dd]([-+]?\d{1,3})(?!\S)", re.ASCII)
+_FORTRAN = re.compile(r"(?<![^\s\"'])([-+]?(?:\d+\.\d*|\.\d+))[Dd]([-+]?\d{1,3})(?![^\s\"'])", re.ASCII)
 
 
 def first_lines(path: str | PathLike) -> tuple[str, str]:

@@ -42,12 +42,14 @@ def test_mark_of_an_editor_of_windows(tmp_path):
 
 @pytest.mark.parametrize("ending", ["xyz", "xyz.gz"])
 def test_exponents_of_fortran(ending, tmp_path):
-    content = TEXT.replace("-2.0", "-2.0D+00").replace("0.12345", "1.2345d-01").replace("0.00000", "0.0D+00").encode()
+    text = TEXT.replace("-2.0", "-2.0D+00").replace("0.12345", "1.2345d-01").replace("0.00000", "0.0D+00")
+    content = text.replace("energy", 'Lattice="5.0D+00 0 0 0 6.0D+00 0 0 0 7.0D+00" energy').encode()
     path = tmp_path / f"a.{ending}"
     path.write_bytes(gzip.compress(2 * content) if ending.endswith("gz") else 2 * content)
     for frame in read_frames(path):
         assert frame.labels == {"energy": -2.0} and str(frame.atoms.symbols) == "NaCl2"
         np.testing.assert_array_equal(frame.atoms.positions[:, 2], [-0.25, 0.12345, 1.23456])
+        np.testing.assert_array_equal(frame.atoms.cell.lengths(), [5.0, 6.0, 7.0])
     assert [atoms.positions[1, 2] for atoms in structures(path)] == [0.12345, 0.12345]
 
 

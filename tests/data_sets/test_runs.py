@@ -48,6 +48,12 @@ def test_charged_cells_are_told(which, tmp_path):
     "which, line",
     [
         (0, "        E field amplitude [Ha a.u.]:  {}\n"),
+        (0, "     Using Berry phase electric field\n     Direction :   3\n     Intensity (Ry a.u.) : {}\n"),
+        (
+            0,
+            "     Using Berry phase electric field\n     In a.u.(Ry)  cartesian system of reference\n"
+            "        0.0000000000\n        0.0000000000\n        {}\n     Number of iterative cycles:   1\n",
+        ),
         (1, "<electric_field><electric_field_amplitude>{}</electric_field_amplitude></electric_field>"),
         (1, "<electric_field><electric_field_vector>0.0 0.0 {}</electric_field_vector></electric_field>"),
     ],

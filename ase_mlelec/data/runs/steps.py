@@ -20,8 +20,11 @@ from ase_mlelec.io.text import float_or, read_text
 CHARGED = "on which its energy depends, and which no model knows: leave neutral cells and cells of other charges apart"
 IN_FIELD = "it is in an electric field, on which its labels depend, and which no model knows: keep other fields apart"
 # where pw.x tells fields in XML and text; with tefield = .true. and without eamp there is one of 0.001 Hartree units
-FIELDS = re.compile(r"<electric_field_(?:amplitude|vector)>([^<]{1,200})<|E field amplitude \[Ha a\.u\.\]: *(\S{1,40})")
-BERRY = "Using Berry phase electric field"  # whose amplitude texts do not tell
+FIELDS = re.compile(
+    r"<electric_field_(?:amplitude|vector)>([^<]{1,200})<|E field amplitude \[Ha a\.u\.\]: *(\S{1,40})"
+    r"|Using Berry phase electric field(?s:.{1,200}?)(?:Intensity [^:\n]{1,20}: *(\S{1,40})"
+    r"|cartesian system of reference((?:\s+\S{1,40}){3}))"
+)
 ROUNDED = 0.006  # e, of numbers with two digits
 SAME_ENERGY, SAME_PLACE = 1e-3, 1e-3  # eV, Å
 SAME_UNIT = 2e-7  # ASE reads outputs with constants of 2006, by which energies differ by 9e-8 of their values
@@ -124,7 +127,7 @@ def _text_output(save, last):
 def has_field(text: str) -> bool:
     """Whether the text or the XML of pw.x tells of an electric field."""
     words = " ".join(" ".join(filter(None, match.groups())) for match in FIELDS.finditer(text)).split()
-    return BERRY in text or any(float_or(word, 0.0) for word in words)
+    return any(float_or(word, 0.0) for word in words)
 
 
 def charge_of(text: str) -> float:
