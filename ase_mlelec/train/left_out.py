@@ -143,7 +143,9 @@ def left_out_of_rows(
     inverse = torch.cholesky_inverse(cast(Tensor, of.factor))  # there is a solution
     solution, found = inverse @ of.targets, []
     numbers = may.nonzero()[:, 0]
-    for block in numbers.split(max(1, min(BLOCK, len(numbers) // FEWEST_BLOCKS))):
+    # without energies, torch would give one empty block
+    blocks = numbers.split(max(1, min(BLOCK, len(numbers) // FEWEST_BLOCKS))) if len(numbers) else ()
+    for block in blocks:
         own = (torch.isin(structure, block) & (of.roots > 0)).nonzero()[:, 0]
         inner, failed = torch.linalg.cholesky_ex(inverse[own][:, own])
         if failed:

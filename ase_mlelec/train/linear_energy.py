@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ase_mlelec import processes
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.model import Model
@@ -351,6 +352,7 @@ def folds_in_memory(
         if memory_suffices(needed):
             break
         n -= 1
+    n = -processes.largest(-n)  # the fewest of all processes, which must choose alike
     return join([seen, *held[n:]]), list(held[:n])
 
 

@@ -380,6 +380,16 @@ def test_energies_that_are_left_out(few, monkeypatch):
         np.testing.assert_allclose(own, np.concatenate(each), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_no_energies_are_left_out_of_forces_alone(few, monkeypatch):
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0 if few else 10**6)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
+    frames, loss = make_frames(6), EnergyLoss((0, 0), (1, 1), (0, 0))
+    seen, held = frames.take([0, 1, 2, 3]), [frames.take([4, 5])]
+    found = fit_by_choice(ace_model(frames), seen, loss, held=held, in_order=frames, ridge=1e-4, progress=False)
+    assert found.left_out is None and found.factor is not None
+
+
 def test_few_of_many_structures_are_left_out(monkeypatch):
     """Blocks from all of them; structures with many labels one by one."""
     monkeypatch.setattr(left_out, "STRUCTURES", 8)
@@ -541,6 +551,8 @@ def test_as_many_folds_as_memory_suffices_for(monkeypatch):
     assert many > 6  # two for the solution, one for each label, and others for folds
     assert kept(many) == 5 and 1 < kept(many - 1) < 5
     assert kept(5) == kept(1) == 1  # which is refused later
+    monkeypatch.setattr("ase_mlelec.processes.largest", lambda number: max(number, -2))  # another process has two
+    assert kept(many) == 2
 
 
 def test_folds_of_few_structures_hold_all_of_them(monkeypatch):

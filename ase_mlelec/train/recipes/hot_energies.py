@@ -156,8 +156,8 @@ class _Fit:
         mixtures = [dict.fromkeys(fitted, 0.0), _shares(fitted, self.train)]
         if not held:
             return mixtures[1], WEIGHTS, RIDGE
-        seen, held = folds_in_memory(next(iter(fitted.values())), seen, held, self.loss)
-        seen, choices = _joined(seen, self.support), []
+        seen, held = folds_in_memory(next(iter(fitted.values())), _joined(seen, self.support), held, self.loss)
+        choices = []
         for shares in mixtures:
             start = _mixture(fitted, shares, self.train)
             choices.append(fit_by_choice(start, seen, self.loss, held=held, progress=False).choice)
