@@ -3,6 +3,8 @@
 Counts and formulas of the recipes; speeds from trainings of other data on one core.
 """
 
+import math
+
 import numpy as np
 
 from ase_mlelec.survey.neighbors import neighbor_distances
@@ -12,9 +14,10 @@ from ase_mlelec.survey.whole import Survey
 LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 3500
 MOST_DUAL = 16_000
 TRIALS = 4  # of cutoffs; three to five
-# structures to train on without which nothing is tried (ase_mlelec.train.recipes.linear_energy), and labels for each weight
-# below which a matrix of the size of the labels is solved (ase_mlelec.train.linear_energy)
-FEW, FEW_ROWS = 12, 0.5
+# structures to train on without which nothing is tried, and without which a matrix of the size of the weights is solved
+# (ase_mlelec.train.recipes.linear_energy), and labels for each weight below which one of the size of the labels is solved
+# (ase_mlelec.train.linear_energy)
+FEW, IN_TURN, FEW_ROWS = 12, 4, 0.5
 # seconds on one core, from closed forms of the public data in benchmarks/public.py: start, for each atom of a trial, and
 # for each atom and weight; number of solutions, and operations a second
 START, MOMENTS, ROWS, SOLUTIONS, OPERATIONS = 5.0, 0.003, 2e-6, 30, 1.5e10
@@ -51,9 +54,11 @@ def expected(found: Survey, held: int) -> str:
     frames, names = found.frames, ("energy", "forces", "virial")
     n_labels = sum(np.size(frame.labels[name]) for frame in frames for name in names if name in frame.labels)
     n_atoms, n_species = int(found.structures.n_atoms.sum()), len(found.structures.species)
-    most = min(MOST_DUAL, MOST * n_species) if n_labels < FEW_ROWS * MOST else MOST
+    n_train = found.structures.n_frames - held
+    rows = n_labels if n_train >= IN_TURN else math.inf
+    most = min(MOST_DUAL, MOST * n_species) if rows < FEW_ROWS * MOST else MOST
     largest = int(min(most, WORK / n_atoms))
-    if found.structures.n_frames - held < FEW:
+    if n_train < FEW:
         n_weights = largest
         seconds = START + MOMENTS * n_atoms + _fit(n_atoms, n_labels, n_weights)
     else:
@@ -65,7 +70,7 @@ def expected(found: Survey, held: int) -> str:
         seconds = START + TRIALS * trial + _fit(n_atoms, n_labels, largest)
         if n_weights < largest / GROWN:  # sizes are tried
             seconds += MOMENTS * tried + _fit(tried, n_labels * tried / n_atoms, largest * tried / n_atoms)
-    memory = _memory(n_labels, largest)
+    memory = _memory(rows, largest)
     weights = f"{n_weights}" if n_weights >= largest / GROWN else f"{n_weights} to {largest}"
     what = f"{n_labels} labels for about {weights} weights"
     return f"{_said(what, seconds, memory)} (from the numbers of labels and weights, by trainings on other data)."

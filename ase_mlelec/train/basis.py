@@ -119,12 +119,12 @@ def first_basis(frames: Frames, n_species: int) -> Basis:
     return Basis(round(radius_of(frames, FAR), 2), round(radius_of(frames, NEAR), 2), n_species)
 
 
-def basis_of_few(n_species: int, n_labels: int) -> Basis:
-    """Basis where structures are too few for trials."""
+def basis_of_few(n_species: int, n_labels: float) -> Basis:
+    """Basis where structures are too few for trials; infinite ``n_labels`` for a fit that solves for all weights."""
     return Basis(*DEFAULTS, n_species).sized(largest_basis(n_species, n_labels))
 
 
-def largest_basis(n_species: int, n_labels: int, n_atoms: int = 1) -> int:
+def largest_basis(n_species: int, n_labels: float, n_atoms: int = 1) -> int:
     """Largest number of weights, more where labels are so few that a matrix of their size is solved."""
     most = min(MOST_DUAL, MOST * n_species) if n_labels < FEW_ROWS * MOST else MOST
     return int(min(most, WORK / n_atoms))

@@ -16,13 +16,15 @@ from small_survey import clean, mapped, trajectory
 from ase_mlelec.data.frames import Frame, Frames, to_images, write_hdf5
 from ase_mlelec.data.hamiltonians import write_hamiltonians
 from ase_mlelec.data.snapshots import write_snapshots
+from ase_mlelec.descriptors.ace import ACE
 from ase_mlelec.survey import configuration, cost, report, survey
 from ase_mlelec.survey.choices import relative
 from ase_mlelec.survey.toml_text import TomlText
 from ase_mlelec.train import basis
 from ase_mlelec.train.config import parse_config, read_config
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.recipes.budget import duration_of
-from ase_mlelec.train.recipes.linear_energy import FEWEST
+from ase_mlelec.train.recipes.linear_energy import FEWEST, FEWEST_IN_TURN, orders_of
 from ase_mlelec.uncertainty.covariance import N_DIRECTIONS
 
 
@@ -210,7 +212,7 @@ def test_weights_of_few_structures(n_labels, most):
         assert basis.largest_basis(n_species, n_labels) == limit
         assert 0.8 * limit < basis.basis_of_few(n_species, n_labels).n_weights <= limit
     assert basis.largest_basis(1, n_labels, 10**6) == 220
-    assert cost.FEW == FEWEST
+    assert (cost.FEW, cost.IN_TURN) == (FEWEST, FEWEST_IN_TURN)
 
 
 def test_cost_of_few_structures(tmp_path):
@@ -218,6 +220,22 @@ def test_cost_of_few_structures(tmp_path):
     assert f"{12 * (1 + 24 + 9)} labels for about 5000 weights" in text
     _, _, text = written(tmp_path, clean(13))
     assert f"{13 * (1 + 24 + 9)} labels for about 200 to 5000 weights" in text
+
+
+@pytest.mark.parametrize("n, weights", [(3, 5000), (4, 16_000)])
+def test_weights_of_one_to_three_structures(tmp_path, n, weights):
+    """None of them can be left out, so that all weights are solved for, in memory that grows as their square."""
+    rng, frames = np.random.default_rng(0), []
+    for k in range(n):
+        atoms = Atoms(
+            "HCNO", np.diag([1.5, 1.6, 1.7, 0])[:, :3] + rng.uniform(0, 0.3, (4, 3)), cell=[8, 8, 8], pbc=True
+        )
+        frames.append(Frame(atoms, {"energy": rng.normal(), "forces": rng.normal(size=(4, 3))}, f"{k}", "train"))
+    found, config, text = written(tmp_path, Frames(frames))
+    assert f"{13 * n} labels for about {weights} weights" in text
+    orders = orders_of({"train": found.frames}, config, Log(False))
+    n_features = ACE(("C", "H", "N", "O"), orders=orders).n_features
+    assert 0.8 * weights < 4 * n_features <= weights
 
 
 def test_minutes(tmp_path):

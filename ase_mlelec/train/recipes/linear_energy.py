@@ -1,5 +1,6 @@
 """Energies in closed form: what the configuration leaves open is chosen by errors on held-out structures."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -66,11 +67,17 @@ def orders_of(parts: dict[str, Frames], config: Config, log: Log) -> tuple[Order
         return None
     species = sorted({symbol for frame in parts["train"] for symbol in frame.atoms.symbols})
     if not held:
-        return basis_of_few(len(species), n_rows(train, loss)).orders
+        in_turn = len(train) >= FEWEST_IN_TURN and not weights_given(energy)
+        return basis_of_few(len(species), n_rows(train, loss) if in_turn else math.inf).orders
     inner = options.inner or inner_distance(parts["train"])
     checkpoint = checkpoint_of(config, TRIALS)
     basis = choose_basis(train, held[0], loss, species=species, inner=inner, checkpoint=checkpoint, tell=log.tell)
     return basis.orders
+
+
+def weights_given(options: EnergyConfig) -> bool:
+    """Whether the configuration has weights of labels, which are then not chosen."""
+    return any(any(getattr(options, name) or ()) for name in options.loss_terms)
 
 
 def without_absurd(parts: dict[str, Frames], config: Config, log: Log) -> dict[str, Frames]:
@@ -105,7 +112,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
     train = join([parts["train"], support]) if support else parts["train"]
     options = cast(EnergyConfig, config.energy)
     checkpoint = checkpoint_of(config, ROWS)  # not that of a net of former settings
-    given = any(any(getattr(options, name) or ()) for name in options.loss_terms)
+    given = weights_given(options)
     seen, held = (train, []) if given else chooses_by(parts["train"], n_weights(model.heads["energy"]))
     if not held:
         ridge = RIDGE if options.ridge is None else options.ridge
