@@ -19,6 +19,7 @@ from hashes import models_line
 from matplotlib.figure import Figure
 
 from ase_mlelec import DeepDOSCalculator, load_model
+from ase_mlelec.analysis.plots import COLORS
 from ase_mlelec.data.frames import read_frames
 from ase_mlelec.physics.gap import gap_of_dos
 from ase_mlelec.train.evaluate import errors
@@ -157,13 +158,15 @@ def draw(gaps) -> None:
     """Gaps of the model against those of the levels, with error bars."""
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name, marker in (("train", "."), ("validation", "s"), ("test", "o")):
+    markers = {"train": ".", "validation": "s", "test": "o"}
+    for (name, marker), color in zip(markers.items(), COLORS):
         right, found, bar, *_ = gaps[name].T
-        axes.errorbar(right, found, bar, fmt=marker, ms=4, lw=0.6, alpha=0.7, label=name)
-    low, high = min(rows[:, :2].min() for rows in gaps.values()), max(rows[:, :2].max() for rows in gaps.values())
+        axes.errorbar(right, found, bar, fmt=marker, color=color, ms=4, lw=0.6, alpha=0.7, label=name)
+    shown = np.concatenate([gaps[name][:, :2] for name in markers])
+    low, high = shown.min(), shown.max()
     axes.plot([low, high], [low, high], "k-", lw=0.8)
     axes.set(xlabel="gap of the levels, eV", ylabel="gap of the model, eV", title="MgO, 5,000 K, 237 to 599 GPa")
-    axes.legend()
+    axes.legend(frameon=False)
     figure.savefig(HERE / "mgo_gaps.png", dpi=120)
 
 

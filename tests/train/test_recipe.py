@@ -394,9 +394,9 @@ def test_minutes_without_effect_are_said(tmp_path, capsys):
     train(config)
     said = capsys.readouterr().err
     assert said.count("minutes: without effect, as nothing is left to gradient descent") == 1
-    for line in ("solving for", "making error bars"):
+    for line in ("choosing ridge and weights by 6 structures in 5 folds", "solving with all 6", "making error bars"):
         assert said.count(line) == 1
     assert re.search(
-        r"Error bars, errors within one and two: energy \d+ and \d+ % of 2.*forces .* of \d+.*virial .* of \d+", said
+        r"Error bars, errors within one and two: energy \d+ and \d+ % of 8.*forces .* of \d+.*virial .* of \d+", said
     )
     assert shares_time(config) == []
