@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # what an example changes: sections that it leaves out, and settings of its own
 WITHOUT = {"graphene": {"energy", "power_spectrum"}}
 OWN = {
+    "al": {"ldos": {"force_weight": 0.03, "energy_weight": 100.0}},
     "ice": {"dipole": {"drawn": 2048}},
     "graphene": {"hamiltonian": {"levels": 0, "steps": 500, "batch_size": 8}},
     "mgo": {"data": {"train": ["train", "hot"], "weights": {"hot": 0.1}}},
