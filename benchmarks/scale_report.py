@@ -187,7 +187,7 @@ def _processes(results):
     yield (
         "The ratio of processor seconds is what two idle cores would give, if nothing but the work of a process took time; "
         "processor seconds depend on what else the machine does; of two runs in "
-        "turns the shortest counts. Wall times are those of cores that had other work. What "
+        "turns the shortest counts. Wall times depend on what else the cores do. What "
         "is loaded once, such as PyTorch's optimizer, was loaded before" + _each_step(rows)
     )
     yield ""
