@@ -56,6 +56,17 @@ def gather(vec, kind, shells, start, near, slot):
 
 
 @compiled
+def scatter(near, slot, n_near, start, gradient):
+    """Put the derivatives by x, y, z that ``near`` has into ``gradient`` [3, C, K], of the centers from ``start`` on."""
+    n_slots, lanes = slot.shape
+    for lane in range(lanes):
+        for n in range(n_near):
+            if slot[n, lane] >= 0:
+                for direction in range(3):
+                    gradient[direction, start + lane, slot[n, lane]] = near[direction * n_slots + n, lane]
+
+
+@compiled
 def power_series(series, place, near, row):
     """Power series that begins at a place of ``series``; the variable is a row of ``near``."""
     x, total = load(near, row), spread(series, place + TERMS - 1)
@@ -292,8 +303,4 @@ def fill_gradient(vec, kind, shells, scalars, switch, tables, scratch, start, of
             moments_pull_back(rows, k % 4, left, right, moments, of_left, of_right)
             neighbor_pull_back(near, n_slots, k, highest, starts, series, left, bare, of_left, of_right)
         sphere_pull_back(near, n_slots, n_near, series, switch, scalars)
-        for lane in range(lanes):
-            for k in range(n_near):
-                if slot[k, lane] >= 0:
-                    for direction in range(3):
-                        gradient[direction, first + lane, slot[k, lane]] = near[direction * n_slots + k, lane]
+        scatter(near, slot, n_near, first, gradient)

@@ -18,8 +18,18 @@ from ase_mlelec.descriptors.bispectrum.neighbor_loops import (
     Z,
     gather,
     power_series,
+    scatter,
 )
 from ase_mlelec.lanes import load, spread, store
+
+
+@compiled
+def inside_of(near, n_slots, n, series, scalars):
+    """1 - t/pi^2 of a neighbor; t takes the place of its distance."""
+    row = R * n_slots + n
+    angle = load(near, KAPPA * n_slots + n) * load(near, row)
+    store(near, row, angle * angle)
+    return spread(series, COSINE) - load(near, row) * spread(scalars, 1)
 
 
 @compiled
@@ -27,10 +37,7 @@ def add_functions(near, n_slots, n_near, series, scalars, sums):
     """Add F, then F S_k, of the neighbors to ``sums`` [K, lanes]."""
     one, two = spread(series, COSINE), spread(scalars, 0)
     for n in range(n_near):
-        row, kappa = R * n_slots + n, load(near, KAPPA * n_slots + n)
-        angle = kappa * load(near, row)
-        store(near, row, angle * angle)
-        inside = one - load(near, row) * spread(scalars, 1)
+        row, inside = R * n_slots + n, inside_of(near, n_slots, n, series, scalars)
         fade = inside * inside * inside * load(near, WEIGHT * n_slots + n)
         twice = two * power_series(series, COSINE, near, row)
         before, now = one - one, fade * power_series(series, SINE, near, row)
@@ -61,9 +68,7 @@ def functions_pull_back(near, n_slots, n_near, series, scalars, of_sums):
     one, two = spread(series, COSINE), spread(scalars, 0)
     for n in range(n_near):
         row, kappa = R * n_slots + n, load(near, KAPPA * n_slots + n)
-        angle = kappa * load(near, row)
-        store(near, row, angle * angle)
-        inside = one - load(near, row) * spread(scalars, 1)
+        inside = inside_of(near, n_slots, n, series, scalars)
         twice, now = two * power_series(series, COSINE, near, row), power_series(series, SINE, near, row)
         first, slope_now = now, power_series(series, SLOPE, near, row) / two
         before = slope_before = slope = one - one
@@ -93,8 +98,4 @@ def fill_gradient(vec, kind, shells, series, scalars, scratch, of_found, gradien
                 for k in range(len(of_sums)):
                     of_sums[k, lane] = of_found[start + lane, species * len(of_sums) + k] / max(k, 1)
             functions_pull_back(near, n_slots, n_near, series, scalars, of_sums)
-            for lane in range(lanes):
-                for n in range(n_near):
-                    if slot[n, lane] >= 0:
-                        for direction in range(3):
-                            gradient[direction, start + lane, slot[n, lane]] = near[direction * n_slots + n, lane]
+            scatter(near, slot, n_near, start, gradient)
