@@ -133,11 +133,12 @@ def example(seed=0, spins=1, n_steps=2):
 LATTICE = "      direct lattice vectors                 reciprocal lattice vectors\n"
 
 
-def outcar(data, *, nelm=60, kinds=None):
+def outcar(data, *, nelm=60, kinds=None, settings=""):
     """Text of OUTCAR as VASP 6 lays it out, of the same ``data``; a step may have ``electronic``, the number of its
     electronic steps (default: 2, converged), and ``learned``, for a step of a machine-learned potential.
 
     kinds : names of the potentials, such as Na_pv
+    settings : lines that follow the kinds of atoms
     """
     symbols, cell = data["symbols"], data["cell"]
     elements = list(dict.fromkeys(symbols))
@@ -146,7 +147,10 @@ def outcar(data, *, nelm=60, kinds=None):
     for potcar, kind in zip(potcars.splitlines(), elements):
         text += f"{potcar}\n   VRHFIN ={kind}: s2p2\n"
     text += f"   ions per type =           {''.join(f'{symbols.count(kind):4d}' for kind in elements)}\n"
-    text += f"   NELM   =   {nelm:4d};   NELMIN=  4; NELMDL= -5     # of ELM steps\n   PSTRESS=    1.0 pullay stress\n"
+    text += (
+        f"   NELM   =   {nelm:4d};   NELMIN=  4; NELMDL= -5     # of ELM steps\n   PSTRESS=    1.0 pullay stress\n"
+        + settings
+    )
     text += LATTICE + 3 * (6 * f"{7:13.9f}" + "\n")
     for k, step in enumerate(data["steps"]):
         text += _outcar_step(k + 1, step, cell)

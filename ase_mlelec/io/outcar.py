@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 
 from ase_mlelec.checks import printable
-from ase_mlelec.io.text import GZIP, element_of, fortran_floats
-from ase_mlelec.io.vasp import AGAIN, FIXED, KBAR, LEARNED, OF_FIXED, UNREADABLE, VaspError, VaspStep, opened
+from ase_mlelec.io.text import GZIP, element_of, float_or, fortran_floats
+from ase_mlelec.io.vasp import AGAIN, KBAR, LEARNED, UNREADABLE, VaspError, VaspStep, opened
+from ase_mlelec.io.vasp_settings import NAMES
 
 HEAD = 4000  # bytes within which VASP writes its version and the machine
 TOUCHING = re.compile(r"(?<=[0-9])-")
 ITERATION = re.compile(r"Iteration +\S+\( *(\d{1,9})\)")
 VALENCE = re.compile(r"\s+ZVAL\s+=((?: *\d+\.\d\d)+)\s*")  # of the kinds of atoms
 NELECT = re.compile(r"\s+NELECT +=\s*(\d+\.\d+)\s+total number")
-ICHARG = re.compile(r"\s+ICHARG +=\s*(\d+)\s")
+SETTING = re.compile(rf"\s+({'|'.join(NAMES)}) *=((?: *[-+]?[\d.]+)+)(?:[\s;]|$)")
+ADDED_FIELD = re.compile(r"\s*added-field ion interaction +(\S+)")
+CHAIN = ("CHAIN-FORCE", "CHAIN + TOTAL", "NEB: ")  # in the lines of an elastic band
 NELM = re.compile(r"NELM += *(\d{1,9});")
 
 
@@ -41,12 +44,15 @@ class Outcar:
         Steps that are no labels, by reason.
     charge : float, e
         Of the cell; 0 where the file does not tell.
+    parameters : dict of str
+        Settings by their names in INCAR, those of ``vasp_settings.NAMES``.
     """
 
     symbols: list = field(default_factory=list)
     steps: list = field(default_factory=list)
     left_out: dict = field(default_factory=dict)
     charge: float = 0.0
+    parameters: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -114,6 +120,7 @@ def read_outcar(path: str | PathLike) -> Outcar:
 
 
 def _read_header(path, found, state, line):
+    _read_setting(found, line)
     if "VRHFIN" in line and "=" in line:
         state.elements.append(line.split("=")[1].split(":")[0])
     elif line.startswith(" POTCAR:"):
@@ -134,6 +141,16 @@ def _read_header(path, found, state, line):
             raise VaspError(f"{path}: kinds of atoms not understood ({printable(error)}); {AGAIN}") from None
 
 
+def _read_setting(found, line):
+    """Take a setting, of which VASP's own line follows that of INCAR; and what tells of settings that are not printed."""
+    if match := SETTING.match(line):
+        found.parameters[match[1]] = match[2].strip()
+    elif (match := ADDED_FIELD.match(line)) and float_or(match[1], 0.0):
+        found.parameters.setdefault("EFIELD", match[1])
+    elif any(word in line for word in CHAIN):
+        found.parameters.setdefault("IMAGES", "1")
+
+
 def _read_line(where, found, state, line, lines):
     if "direct lattice vectors" in line:
         state.cell = _rows(where, "the cell", lines, 3, 6)[:, :3]
@@ -143,10 +160,6 @@ def _read_line(where, found, state, line, lines):
         state.positions, state.forces = rows[:, :3], rows[:, 3:]
     elif line.lstrip().startswith("in kB"):
         state.stress = _stress(line)
-    elif (match := ICHARG.match(line)) and match[1] in FIXED:
-        raise VaspError(
-            f"{where.partition(': step')[0]}: {OF_FIXED.format(match[1])}; give the run that made the density"
-        )
     elif match := NELM.search(line):  # it may follow the kinds of atoms
         state.most = int(match[1])
     elif match := VALENCE.fullmatch(line):
@@ -163,6 +176,8 @@ def _read_line(where, found, state, line, lines):
         _leave_out(found, state, LEARNED)
     elif "FREE ENERGIE OF THE ION-ELECTRON SYSTEM" in line:
         _end_step(where, found, state, lines)
+    else:
+        _read_setting(found, line)
 
 
 def _end_step(where, found, state, lines):

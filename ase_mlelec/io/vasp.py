@@ -22,15 +22,13 @@ from numpy.typing import NDArray
 from ase_mlelec import units
 from ase_mlelec.checks import check_finite, printable
 from ase_mlelec.io.projections import Projections
-from ase_mlelec.io.text import GZIP, element_of, fortran_floats
+from ase_mlelec.io.text import GZIP, element_of, float_or, fortran_floats
 
 KBAR = 0.1 * units.GPA
 LEARNED = "are of a machine-learned potential"
 AGAIN = "the file is damaged or VASP did not finish: let it finish or copy the file again"
 ENDED = (3, 5, 12)  # codes of expat for a text that ends before its elements, its tags or its other parts do
 UNREADABLE = (OSError, EOFError, zlib.error)  # of files that may be compressed
-FIXED = ("10", "11")  # ICHARG, of runs that read their density and keep it
-OF_FIXED = "its density is kept as it was read (ICHARG = {}), so that energies, forces and stress are no labels"
 LOOSE = 10  # times EDIFF, by which the last two energies of a converged step may differ
 
 
@@ -105,6 +103,7 @@ class _Found:
     """What was found so far."""
 
     parameters: dict = field(default_factory=dict)
+    incar: dict = field(default_factory=dict)  # what the user set; a few settings are here alone
     version: str = ""
     learned: bool = False  # whether some steps may be of a machine-learned potential
     n_learned: int = 0
@@ -161,7 +160,7 @@ def read_vasprun(path: str | PathLike) -> Vasprun:
         n_electrons=_parameter(path, found, "NELECT"),
         valence=found.valence,
         fermi_level=found.fermi_level,
-        parameters=found.parameters | {"version": found.version},
+        parameters=found.incar | found.parameters | {"version": found.version},
         mesh=found.mesh,
         left_out={LEARNED: found.n_learned},
     )
@@ -247,7 +246,7 @@ def _read_kpoints(path, found, element):
 
 
 def _read_parameters(path, found, element):
-    found.parameters = {each.get("name"): (each.text or "").strip() for each in element.iter("i")}
+    found.parameters = {each.get("name"): (each.text or "").strip() for tag in "iv" for each in element.iter(tag)}
 
 
 def _read_atominfo(path, found, element):
@@ -270,7 +269,8 @@ def _read_atominfo(path, found, element):
 
 
 def _read_incar(path, found, element):
-    found.learned = (element.findtext("i[@name='ML_LMLFF']") or "").strip(" .\n").upper().startswith("T")
+    found.incar = {each.get("name"): (each.text or "").strip() for tag in "iv" for each in element.iter(tag)}
+    found.learned = found.incar.get("ML_LMLFF", "").strip(" .").upper().startswith("T")
 
 
 def _read_calculation(path, found, element):
@@ -329,8 +329,10 @@ def _work_of_pressure(where, found, cell):
 
 
 def _is_converged(where, found, element):
-    steps = element.findall("scstep")
-    if len(steps) < 2 or len(steps) < float(found.parameters.get("NELM") or np.inf):
+    steps, most = element.findall("scstep"), float_or(found.parameters.get("NELM"), np.inf)
+    if len(steps) < 2:
+        return len(steps) < most or most < 1  # of a single step it is not known
+    if len(steps) < most:
         return True
     last = [step.findtext("energy/i[@name='e_fr_energy']") for step in steps[-2:]]
     if None in last:

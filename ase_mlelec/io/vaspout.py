@@ -17,7 +17,8 @@ import numpy as np
 from ase_mlelec.io.hdf5 import check_heaps, holds, one_line, read_array
 from ase_mlelec.io.outcar import Outcar
 from ase_mlelec.io.text import element_of, float_or
-from ase_mlelec.io.vasp import AGAIN, FIXED, KBAR, OF_FIXED, VaspError, VaspStep
+from ase_mlelec.io.vasp import AGAIN, KBAR, VaspError, VaspStep
+from ase_mlelec.io.vasp_settings import NAMES
 
 STEPS = "intermediate/ion_dynamics"
 KINDS = ("results/positions", "input/poscar")  # groups that have the kinds of atoms, the first that is there is read
@@ -43,7 +44,9 @@ def read_vaspout(path: str | PathLike) -> Outcar:
         if STEPS not in file:
             raise VaspError(f"{path}: no {STEPS} in it, which has the energies; {OTHER}")
         _check_settings(path, file)
-        group, symbols = file[STEPS], _symbols(path, file)
+        settings = {name: text for name in NAMES if (text := _setting(file, name))}
+        group, (symbols, counts) = file[STEPS], _kinds(path, file)
+        charge = _charge(file, counts)
         column = _column(path, group)
         energies = read_array(group, "energies", (None, None))[:, column]
         shapes = {"lattice_vectors": (None, 3, 3), "position_ions": (None, len(symbols), 3)}
@@ -67,7 +70,7 @@ def read_vaspout(path: str | PathLike) -> Outcar:
         for k in range(n_steps)
     ]
     more = max(len(energies), *map(len, arrays.values())) > n_steps
-    return Outcar(symbols, steps, {"did not finish": 1} if more else {})
+    return Outcar(symbols, steps, {"did not finish": 1} if more else {}, charge, settings)
 
 
 @contextmanager
@@ -106,14 +109,15 @@ def _column(path, group):
     return found[0]
 
 
-def _symbols(path, file):
+def _kinds(path, file):
+    """(symbols of all atoms, numbers of atoms of each kind)"""
     kinds = next((name for name in KINDS if f"{name}/ion_types" in file), KINDS[0])
     names = read_array(file[kinds], "ion_types", (None,), str)
     counts = read_array(file[kinds], "number_ion_types", (len(names),), int)
     if len(names) == 0 or counts.min() < 1 or counts.sum() > Path(path).stat().st_size:
         raise VaspError(f"{path}: {kinds}/number_ion_types cannot be; {AGAIN}")
     try:  # a hash of the potential may follow the name
-        return [element_of(name.split("/")[0].strip()) for name, n in zip(names, counts) for _ in range(n)]
+        return [element_of(name.split("/")[0].strip()) for name, n in zip(names, counts) for _ in range(n)], counts
     except ValueError as error:
         raise VaspError(f"{path}: {kinds}/ion_types: {error}; {AGAIN}") from None
 
@@ -140,13 +144,21 @@ def _check_settings(path, file):
             f"{path}: PSTRESS = {pressure}, and the file does not tell whether PSTRESS times the volume is in its energies; "
             f"{OTHER}"
         )
-    if (density := _setting(file, "ICHARG")) in FIXED:
-        raise VaspError(f"{path}: {OF_FIXED.format(density)}; give the run that made the density")
     if learned.upper().startswith(("T", "1")):
         raise VaspError(
             f"{path}: of a run with ML_LMLFF, whose steps of a machine-learned potential are not told apart; give ML_ABN or "
             "OUTCAR of the run"
         )
+
+
+def _charge(file, counts):
+    """Charge of the cell, e, where INCAR sets the number of electrons and the potentials are in the file; 0 elsewhere."""
+    electrons = float_or(_setting(file, "NELECT"), 0.0)
+    text = _scalar(file, "input/potcar/content")
+    valence = [float(word) for word in re.findall(r"ZVAL +=\s*(\d+\.\d+)", text)]
+    if not electrons or len(valence) != len(counts):
+        return 0.0
+    return round(float(np.dot(valence, counts)) - electrons, 4)
 
 
 def _setting(file, name):

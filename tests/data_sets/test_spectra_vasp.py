@@ -1,8 +1,11 @@
 """Data sets with densities of states from vasprun.xml, against sums of Gaussians of the numbers written into it."""
 
+import re
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
-from small_vasp import example, vasprun
+from small_vasp import example, parameter, vasprun
 
 from ase_mlelec import units
 from ase_mlelec.data.frames import read_all, read_frames, read_hdf5
@@ -65,12 +68,39 @@ def test_fixed_density(tmp_path):
     folder = write(tmp_path / "c", data | {"shares": None}, ICHARG=11)
     with pytest.raises(VaspError, match="ICHARG = 11.*no labels; give the run that made the density"):
         read_frames(folder)
+    folder = write(tmp_path / "d", data, ICHARG=12)  # of atoms beside each other, whose spectra are no labels either
+    with pytest.raises(
+        VaspError, match="as the sum of those of atoms .ICHARG = 12.*give the run that made the density"
+    ):
+        read_frames(folder)
 
 
+@pytest.mark.parametrize("name", ["EFIELD", "EFIELD_PEAD"])
 @pytest.mark.parametrize("field", [0.0, 0.1])
-def test_electric_field(field, tmp_path, recwarn):
-    read_frames(write(tmp_path / "a", example() | {"shares": None}, EFIELD=field))
+def test_electric_field(name, field, tmp_path, recwarn):
+    folder = write(tmp_path / "a", example() | {"shares": None}, **{name: field})
+    if name == "EFIELD_PEAD":  # a vector
+        file = folder / "vasprun.xml"
+        text = re.sub("<i name=.EFIELD_PEAD.> (.*) </i>", r'<v name="EFIELD_PEAD"> 0.0 0.0 \1 </v>', file.read_text())
+        assert "<v name=" in text
+        file.write_text(text)
+    read_frames(folder)
     assert ["vasprun.xml: it is in an electric field" in str(each.message) for each in recwarn] == [True] * bool(field)
+
+
+@pytest.mark.parametrize("name, value, label", [("ISIF", 1, "virial"), ("IMAGES", 4, "forces"), ("ISIF", 3, "")])
+@pytest.mark.parametrize("incar", [False, True])
+def test_settings_that_make_labels_wrong(name, value, label, incar, tmp_path):
+    """Also of settings that are among those of the user alone."""
+    folder = write(tmp_path / "a", example() | {"shares": None}, **{name: value})
+    file = folder / "vasprun.xml"
+    line = parameter(name, value)
+    assert line in file.read_text()
+    if incar:
+        file.write_text(file.read_text().replace(line, "").replace("<kpoints>", f"<incar>\n{line}</incar>\n<kpoints>"))
+    with pytest.warns(UserWarning, match=f"{name}.*") if label else nullcontext():
+        frames = read_frames(folder)
+    assert frames.counts == {each: 2 for each in ("energy", "forces", "virial") if each != label}
 
 
 @pytest.mark.filterwarnings("ignore:.*the projections hold only")

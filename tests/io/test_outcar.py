@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import warnings
+from contextlib import nullcontext
 
 import ase.io
 import numpy as np
@@ -46,17 +47,49 @@ def test_the_same_as_ase(tmp_path):
         assert list(frame.atoms.symbols) == list(atoms.symbols) and np.allclose(frame.atoms.cell, atoms.cell)
 
 
-@pytest.mark.parametrize("density, refused", [(11, True), (10, True), (2, False)])
-def test_fixed_density(density, refused, tmp_path):
+@pytest.mark.parametrize("density, first", [(11, "was read"), (10, "was read"), (12, "began, as the sum"), (2, "")])
+def test_fixed_density(density, first, tmp_path):
     line = f"   ICHARG ={density:7d}    charge: 1-file 2-atom 10-const\n"
-    path = write(tmp_path, outcar(example()).replace("   NELM  ", f"{line}   NELM  ", 1))
-    if not refused:
+    path = write(tmp_path, outcar(example(), settings=line))
+    if not first:
         assert len(read_frames(path)) == 2
         return
-    with pytest.raises(
-        VaspError, match=f"OUTCAR: its density is kept as it was read .ICHARG = {density}.*give the run"
-    ):
+    with pytest.raises(VaspError, match=f"OUTCAR: its density is kept as it {first}.*ICHARG = {density}.*give the run"):
         read_frames(path)
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("   EFIELD_PEAD=    0.0000    0.0000   -0.0400\n", True),
+        ("   EFIELD_PEAD=    0.0000    0.0000    0.0000\n", False),
+        ("   EFIELD = 0.1000000 electric field\n", True),
+        ("   EFIELD = 0.1\n   EFIELD_PEAD = 0.0 0.0 0.0\n", True),
+        (" added-field ion interaction          0.372100 eV  (added to PSCEN)\n", True),
+        (" added-field ion interaction          0.000000 eV  (added to PSCEN)\n", False),
+    ],
+)
+def test_electric_fields(line, told, tmp_path, recwarn):
+    assert len(read_frames(write(tmp_path, outcar(example(), settings=line)))) == 2
+    assert ["OUTCAR: it is in an electric field, on which" in str(each.message) for each in recwarn] == [True] * told
+
+
+@pytest.mark.parametrize(
+    "line, label, message",
+    [
+        ("   ISIF   =      1    stress and relaxation\n", "virial", "the stress is not read, as with ISIF = 1"),
+        ("   ISIF   =      2    stress and relaxation\n", "", ""),
+        ("   IMAGES =     5\n", "forces", "the forces are not read, as those of an image of an elastic band"),
+        (" CHAIN + TOTAL  (eV/Angst)\n", "forces", "calculate the images again, each by itself"),
+        (" NEB: Tangent\n", "forces", "calculate the images again, each by itself"),
+        ("   I_CONSTRAINED_M =  1\n", "", "OUTCAR: its magnetic moments are constrained .*the penalty E_p"),
+    ],
+)
+def test_settings_that_make_labels_wrong(line, label, message, tmp_path):
+    path = write(tmp_path, outcar(example(), settings=line))
+    with pytest.warns(UserWarning, match=message) if message else nullcontext():
+        frames = read_frames(path)
+    assert frames.counts == {name: 2 for name in ("energy", "forces", "virial") if name != label}
 
 
 @pytest.mark.parametrize("electrons, told", [(8, False), (7, True)])

@@ -88,6 +88,12 @@ def test_electrons_that_did_not_converge(tmp_path):
     data["steps"][0]["scsteps"] = [-1.0, -6.0, -7.0]
     assert [step.converged for step in read_vasprun(write(tmp_path, data, NELM=3)).steps] == [False, True]
     assert [step.converged for step in read_vasprun(write(tmp_path, data, NELM=4)).steps] == [True, True]
+    data["steps"][0]["scsteps"], data["steps"][1]["scsteps"] = [-7.0], [-7.1]
+    for nelm, converged in (
+        (1, False),
+        (60, True),
+    ):  # of a single step, which was all that was allowed, it is not known
+        assert [step.converged for step in read_vasprun(write(tmp_path, data, NELM=nelm)).steps] == [converged] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """vaspout.h5: numbers that were written into it, the same as in vasprun.xml, and files that are not read."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest
@@ -93,6 +95,10 @@ def test_damage(tmp_path, name, value, message):
     [
         ({"PSTRESS": "20"}, "PSTRESS = 20, and the file does not tell .* give vasprun.xml or OUTCAR"),
         ({"ICHARG": "11"}, "its density is kept as it was read .ICHARG = 11.*give the run that made the density"),
+        (
+            {"ICHARG": "12"},
+            "kept as it began, as the sum of those of atoms .ICHARG = 12.*give the run that made the density",
+        ),
         ({"ML_LMLFF": ".TRUE."}, "of a run with ML_LMLFF.* give ML_ABN or OUTCAR"),
     ],
 )
@@ -103,6 +109,24 @@ def test_settings(tmp_path, incar, message):
         read_frames(path)
     vaspout(path, example(), ENCUT=400, **dict.fromkeys(incar, "0"))
     assert len(read_frames(path)) == 2
+
+
+@pytest.mark.parametrize(
+    "incar, message, counts",
+    [
+        ({"EFIELD_PEAD": "0.0 0.0 0.01"}, "vaspout.h5: it is in an electric field", 3),
+        ({"ISIF": "1"}, "vaspout.h5: the stress is not read, as with ISIF = 1", 2),
+        ({"NELECT": "7.0"}, r"vaspout.h5: the cell has a charge of 1 e \(NELECT\)", 3),
+        ({"NELECT": "8.0", "EFIELD": "0.0", "ISIF": "2"}, "", 3),
+    ],
+)
+def test_settings_that_are_told(tmp_path, incar, message, counts, recwarn):
+    path = tmp_path / "vaspout.h5"
+    vaspout(path, example(), **incar)
+    with h5py.File(path, "a") as file:
+        file["input/potcar/content"] = b"   POMASS =   22.9; ZVAL   =    1.000\n   POMASS =   35.4; ZVAL   =    7.000\n"
+    assert len(read_frames(path).counts) == counts
+    assert len(recwarn) == bool(message) and all(re.search(message, str(each.message)) for each in recwarn)
 
 
 def test_without_steps(tmp_path):

@@ -18,7 +18,8 @@ from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
 from ase_mlelec.io.text import float_or
-from ase_mlelec.io.vasp import FIXED, OF_FIXED, VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
+from ase_mlelec.io.vasp import VaspError, Vasprun, has_projections, is_vasprun, read_vasprun
+from ase_mlelec.io.vasp_settings import fixed_density, in_field, is_superposed, no_labels, notes
 from ase_mlelec.io.vaspout import is_vaspout, read_vaspout
 from ase_mlelec.physics.symmetry import equivalent_atoms
 
@@ -80,24 +81,20 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
         For errors of read_vasprun, read_outcar, read_vaspout and read_ml_ab, and where the bands are no density of states.
     """
     if is_outcar(place.save):
-        found = read_outcar(place.save)
-        _tell_of_charge(place, found.charge)
-        return None, _converged(place, found)
+        return None, _without_bands(place, read_outcar(place.save))
     if is_vaspout(place.save):
-        return None, _converged(place, read_vaspout(place.save))
+        return None, _without_bands(place, read_vaspout(place.save))
     if is_ml_ab(place.save):
         runs = read_ml_ab(place.save)
         return None, [
             Frame(_atoms(run, run.steps[0]), _labels(run.steps[0]), f"{place.name}-{k}") for k, run in enumerate(runs)
         ]
     run = read_vasprun(place.save)
-    fixed = _is_fixed(place, run)
-    if float_or(run.parameters.get("EFIELD"), 0.0):
-        warnings.warn(f"{place.save}: {IN_FIELD}", stacklevel=4)
+    if run.projections is None or is_superposed(run.parameters):
+        return None, _without_bands(place, run)
+    if fixed := fixed_density(run.parameters):
+        warnings.warn(f"{place.save}: {fixed}; its spectra alone are read", stacklevel=4)
     frames = _converged(place, run)
-    if run.projections is None:
-        _tell_of_charge(place, _charge(run))
-        return None, frames
     if not frames or not run.steps[-1].converged:
         raise VaspError(f"{place.save}: the electrons of the last step, of the bands, did not converge; raise NELM")
     if fixed:
@@ -105,25 +102,28 @@ def read_vasp(place: VaspPlace) -> tuple[ProjectedRun | None, list[Frame]]:
     return _projected(place, run, frames[-1]), frames[:-1]
 
 
-def _is_fixed(place, run: Vasprun) -> bool:
-    """Whether the density was fixed, with a warning; then spectra alone are read, and VaspError where there are none."""
-    density = run.parameters.get("ICHARG", "")
-    if density in FIXED and run.projections is None:
-        raise VaspError(f"{place.save}: {OF_FIXED.format(density)}; give the run that made the density")
-    if density in FIXED:
-        warnings.warn(f"{place.save}: {OF_FIXED.format(density)}; its spectra alone are read", stacklevel=5)
-    return density in FIXED
-
-
-def _tell_of_charge(place, charge):
+def _without_bands(place: VaspPlace, run: Vasprun | Outcar) -> list[Frame]:
+    """Frames of a run without projections, with warnings of what its labels depend on."""
+    if fixed := fixed_density(run.parameters):
+        raise VaspError(f"{place.save}: {fixed}; give the run that made the density self-consistent")
+    charge = run.charge if isinstance(run, Outcar) else _charge(run)
     if charge:
         warnings.warn(f"{place.save}: the cell has a charge of {charge:g} e (NELECT), {CHARGED}", stacklevel=5)
+    return _converged(place, run)
 
 
 def _converged(place: VaspPlace, run: Vasprun | Outcar) -> list[Frame]:
     """Frames of the steps whose electrons converged, with a warning about the others and those that are no labels."""
+    unread = no_labels(run.parameters)
+    for text in (IN_FIELD * in_field(run.parameters), *unread.values(), *notes(run.parameters)):
+        if text:
+            warnings.warn(f"{place.save}: {text}", stacklevel=6)
     frames = [
-        Frame(_atoms(run, step), _labels(step), place.name if len(run.steps) == 1 else f"{place.name}-{k}")
+        Frame(
+            _atoms(run, step),
+            _labels(replace(step, **dict.fromkeys(unread))),
+            place.name if len(run.steps) == 1 else f"{place.name}-{k}",
+        )
         for k, step in enumerate(run.steps)
         if step.converged
     ]
