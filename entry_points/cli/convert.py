@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="+",
         help="data sets: .h5, deepmd npy folders, pw.x's output or .save, folders of runs (pw.x with projwfc.x, pp.x or "
-        "Wannier90; VASP), CP2K's Wannier centers, files that ASE reads; or MALA's X.info.json and X.out.npy; or one .dp "
-        "model",
+        "Wannier90; VASP), CP2K's Wannier centers, files that ASE reads; or MALA's X.info.json with X.out.npy, or a folder "
+        "of them; or one .dp model",
     )
     add_out(parser, "name of the result, .h5 or .safetensors; without it the last SOURCE is that", metavar="TARGET")
     add_force(parser)
@@ -77,11 +77,12 @@ def target_of(arguments: argparse.Namespace) -> tuple[list[str], str]:
 def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec.data.runs.find import once
 
-    sources, target = target_of(arguments)
+    named, target = target_of(arguments)
+    sources = [each for source in named for each in convert_mala.snapshots_of(source)]
     suffix = f".{target.rpartition('.')[2]}"
     if suffix != ".safetensors":
         sources = once(sources)
-    mala = [source for source in sources if source.endswith(".info.json")]
+    mala = [source for source in sources if source.endswith(convert_mala.INFO)]
     if arguments.key and (mala or suffix == ".safetensors"):
         raise ValueError("got --key, which is for labels in files that ASE reads; leave it out")
     if mala and (suffix not in (".h5", ".hdf5") or len(mala) < len(sources)):
@@ -96,7 +97,8 @@ def run(arguments: argparse.Namespace) -> None:
     if mala:
         convert_spectra.refuse_options(arguments, mala[0])
         convert_grids.refuse_options(arguments, mala[0])
-        convert_mala.convert_mala(mala, target, arguments.grid, arguments.upf, arguments.ldos_unit)
+        upf = arguments.upf or convert_mala.pseudopotentials_of(named)
+        convert_mala.convert_mala(mala, target, arguments.grid, upf, arguments.ldos_unit)
     elif suffix in (".h5", ".hdf5") or arguments.to:
         convert_data(sources, target, arguments)
     elif suffix == ".safetensors":

@@ -26,6 +26,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+INFO, ARRAYS = ".info.json", (".out.npy", ".in.npy")
+
+
+def snapshots_of(source: str) -> list[str]:
+    """The files X.info.json that a source means: those in a folder, or the one beside X.out.npy; else the source itself."""
+    from pathlib import Path
+
+    path = Path(source)
+    if path.is_dir():
+        return sorted(str(each) for each in path.glob(f"*{INFO}")) or [source]
+    beside = [path.with_name(path.name.removesuffix(ending) + INFO) for ending in ARRAYS if path.name.endswith(ending)]
+    return [str(each) for each in beside if each.is_file()] or [source]
+
+
+def pseudopotentials_of(sources: Sequence[str]) -> list[str]:
+    """The UPF files in the folders among the sources."""
+    from pathlib import Path
+
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    return [str(each) for folder in folders for each in sorted(folder.iterdir()) if each.suffix.lower() == ".upf"]
+
+
 def convert_mala(
     sources: Sequence[str],
     target: str,

@@ -35,6 +35,23 @@ def test_missing_options(tmp_path, capsys, options, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_folders_and_arrays(tmp_path, capsys):
+    """A folder has all of its snapshots, and its pseudopotentials; of an array the info.json beside it is taken."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("Be_snapshot0.info.json", "Be_snapshot0.out.npy", "Be_snapshot1.info.json", "Be_snapshot1.out.npy"):
+        (folder / name).symlink_to((BE2 / name).absolute())
+    grid = ["--grid", "-5", "20"]
+    assert main(["convert", str(folder), "--out", str(tmp_path / "a.h5"), *grid]) == 1
+    assert "got no --upf" in capsys.readouterr().err
+    (folder / "Be.UPF").symlink_to(Path(UPF).absolute())
+    assert main(["convert", str(folder), "--out", str(tmp_path / "a.h5"), *grid]) == 0
+    assert [each.name for each in Snapshots(tmp_path / "a.h5")] == ["Be_snapshot0", "Be_snapshot1"]
+    array = str(folder / "Be_snapshot1.out.npy")
+    assert main(["convert", array, "--out", str(tmp_path / "b.h5"), *grid, "--upf", UPF]) == 0
+    assert [each.name for each in Snapshots(tmp_path / "b.h5")] == ["Be_snapshot1"]
+
+
 def test_train_on_one_and_test_on_another(tmp_path):
     """examples/be2.toml with one small net and few epochs, on a snapshot that it has not seen and that is far
     away: half of the error of the mean spectrum."""
