@@ -10,6 +10,7 @@ a fraction of that where they are energies per atom, or in another unit.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -65,16 +66,18 @@ def by_forces(frames: Frames, *, without: list[int]) -> Factor | None:
         forces and energies. None where the pair potential does not explain forces or energies, or where
         there are too few structures of the same atoms.
     """
-    groups = _groups(frames, set(without))
-    chosen = [frames[k] for members in groups for k in members]
+    found = groups(frames, set(without))
+    chosen = [frames[k] for members in found for k in members]
     species = sorted({int(number) for frame in chosen for number in frame.atoms.numbers})
     pairs = list(combinations_with_replacement(species, 2))
     if len(chosen) < FEWEST or not 0 < len(pairs) <= MOST_PAIRS:
         return None
-    predicted, explained = _fitted([_terms(frame, pairs) for frame in chosen])
+    rows = [terms(frame, pairs) for frame in chosen]
+    coefficients, explained = coefficients_of(rows)
+    predicted = np.array([energy for energy, *_ in rows]) @ coefficients
     if explained < EXPLAINED:
         return None
-    ends = np.cumsum([len(members) for members in groups])[:-1]
+    ends = np.cumsum([len(members) for members in found])[:-1]
     measured = np.array([frame.labels["energy"] for frame in chosen], dtype=float)
     n_atoms = np.array([len(frame.atoms) for frame in chosen], dtype=float)
     volumes = np.array([_volume(frame.atoms) for frame in chosen]) / n_atoms
@@ -93,7 +96,7 @@ def by_forces(frames: Frames, *, without: list[int]) -> Factor | None:
     )
 
 
-def _groups(frames, without):
+def groups(frames: Frames, without: set[int]) -> list[list[int]]:
     """Some frames with energies and forces, list of lists of indices, each of four or more structures of the same atoms."""
     usable = [k for k, frame in enumerate(frames) if {"energy", "forces"} <= frame.labels.keys() and k not in without]
     usable = [k for k in usable if len(frames[k].atoms) > 1]
@@ -103,10 +106,11 @@ def _groups(frames, without):
     for k in usable:
         if forces[k] > least:  # others are zero by symmetry, but for noise
             alike[(bool(frames[k].atoms.pbc.all()), *sorted(frames[k].atoms.numbers))].append(k)
-    groups = [_of_usual_volume(frames, members) for members in alike.values()]
-    groups = sorted((members for members in groups if len(members) >= ALIKE), key=len, reverse=True)
-    found, left, structures = [], MOST_ATOMS, MOST
-    for members in groups:
+    every = [_of_usual_volume(frames, members) for members in alike.values()]
+    every = sorted((members for members in every if len(members) >= ALIKE), key=len, reverse=True)
+    found: list[list[int]] = []
+    left, structures = MOST_ATOMS, MOST
+    for members in every:
         n_atoms = len(frames[members[0]].atoms)
         most = min(structures, left // n_atoms if found else max(left // n_atoms, FEWEST))
         if most >= ALIKE:
@@ -125,11 +129,11 @@ def _volume(atoms):
     return float(atoms.cell.volume) if atoms.pbc.all() else 0.0
 
 
-def _terms(frame, pairs):
+def terms(frame: Frame, pairs: Sequence[tuple[int, int]]) -> tuple[NDArray, NDArray, NDArray]:
     """Derivatives of energy [P] and of forces [3N, P] by the coefficients of the pair potential, and the forces [3N]."""
     atoms: Atoms = frame.atoms
     center, neighbor, vectors, distance = neighbor_vectors(atoms, CUTOFF)
-    values, slopes = _functions(distance)
+    values, slopes = functions(distance)
     slopes = slopes[:, None] * (vectors / distance[:, None])[:, :, None]  # [E, 3, K]
     first, second = (f(atoms.numbers[center], atoms.numbers[neighbor]) for f in (np.minimum, np.maximum))
     energy = np.zeros((len(pairs), FUNCTIONS))
@@ -142,7 +146,7 @@ def _terms(frame, pairs):
     return energy.ravel(), columns, np.asarray(frame.labels["forces"], dtype=float).ravel()
 
 
-def _functions(distance: NDArray) -> tuple[NDArray, NDArray]:
+def functions(distance: NDArray) -> tuple[NDArray, NDArray]:
     """Gaussians [E, K] that end at the cutoff with their slope, and their derivatives."""
     step = CUTOFF / (FUNCTIONS + 2)
     x = (distance[:, None] - step * np.arange(2, FUNCTIONS + 2)) / step
@@ -151,16 +155,17 @@ def _functions(distance: NDArray) -> tuple[NDArray, NDArray]:
     return bell * inside**2, bell * (-x / step * inside**2 - 4 * inside * distance[:, None] / CUTOFF**2)
 
 
-def _fitted(rows):
-    """Energies of all structures by the pair potential of least squares, and the share of the squared forces in it."""
-    matrix, right, total = 0.0, 0.0, 0.0
+def coefficients_of(rows: Sequence[tuple[NDArray, NDArray, NDArray]]) -> tuple[NDArray, float]:
+    """Coefficients of the pair potential of least squares, and the share of the squared forces in it, from ``terms``."""
+    matrix: NDArray = np.zeros((rows[0][1].shape[1],) * 2)
+    right, total = np.zeros(len(matrix)), 0.0
     for _, columns, forces in rows:
         weight = 1 / np.mean(forces**2)  # each structure counts alike
         matrix, right = matrix + weight * columns.T @ columns, right + weight * columns.T @ forces
         total += weight * forces @ forces
     size = float(np.trace(matrix)) / len(matrix)
     if not size:
-        return np.zeros(len(rows)), 0.0
+        return right, 0.0
     coefficients = np.linalg.solve(matrix + RIDGE * size * np.eye(len(matrix)), right)
     left = total - 2 * coefficients @ right + coefficients @ matrix @ coefficients
-    return np.array([energy for energy, *_ in rows]) @ coefficients, 1 - left / total
+    return coefficients, float(1 - left / total)

@@ -14,6 +14,7 @@ from ase_mlelec.survey.energy_scale import by_forces, by_sizes
 from ase_mlelec.survey.labels import Energies, Spread, fit_energies, spread_of
 from ase_mlelec.survey.misfits import Misfit, misfits
 from ase_mlelec.survey.sources import Source, source_of
+from ase_mlelec.survey.stress_scale import stress_by_forces
 from ase_mlelec.survey.structures import Structures, survey_structures
 from ase_mlelec.survey.wrong_units import Suspicion, is_certain, suspicions
 
@@ -98,7 +99,10 @@ def survey(
     scale = None if certain else by_forces(frames, without=structures.isolated)
     shares = not certain and by_sizes(frames, without=structures.isolated)
     convertible = all(map(_names_units, paths))
-    wrong = suspicions(of_forces, of_stress, frames, scale=scale, shares=shares, convertible=convertible)
+    stress = stress_by_forces(frames, without=structures.isolated)
+    wrong = suspicions(
+        of_forces, of_stress, frames, scale=scale, stress_scale=stress, shares=shares, convertible=convertible
+    )
     trusted = pairs if _fits(of_stress) else pairs.unstrained()
     odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))
     return Survey(source, structures, energies, spreads, of_forces, of_stress, scale, odd, wrong)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ase_mlelec.data.data_set import Frames
 from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor
+from ase_mlelec.survey.stress_scale import StressScale
 from ase_mlelec.units import BOHR, GPA, HARTREE, HARTREE_PER_BOHR, HARTREE_PER_BOHR3, KCAL_PER_MOL, KJ_PER_MOL
 
 SAME = 0.2  # logarithm of the ratio of two factors that are the same; anharmonic forces change a factor by as much
@@ -14,6 +15,7 @@ CERTAIN = 0.1  # largest error of a factor, relative to it
 EXACT = 0.05  # largest relative error of factors of ase_mlelec.survey.energy_scale that count like those of pairs
 ROUGH = (0.3, 4.0)  # factors of ase_mlelec.survey.energy_scale with larger errors that are right
 NEAR = 0.9  # logarithm of the ratio of such a factor and a unit that explains it
+ROUGH_STRESS = (0.1, 10.0)  # factors of ase_mlelec.survey.stress_scale that are right
 MOST = 100.0  # eV/atom, of stress x volume in matter; iron at 1.5 TPa has 50
 
 PER_ATOM, MULTIPLY = "energies per atom", "multiply them by the numbers of atoms and write the data again"
@@ -67,6 +69,7 @@ def suspicions(
     frames: Frames,
     *,
     scale: Factor | None = None,
+    stress_scale: StressScale | None = None,
     shares: bool = False,
     convertible: bool = True,
 ) -> list[Suspicion]:
@@ -76,6 +79,8 @@ def suspicions(
     ----------
     scale, shares
         What ase_mlelec.survey.energy_scale finds, by forces and by sizes.
+    stress_scale : StressScale or None
+        What ase_mlelec.survey.stress_scale finds.
     convertible : bool
         Whether ``[data.keys] stress_unit`` applies to the data.
     """
@@ -90,8 +95,18 @@ def suspicions(
         found.append(Suspicion(_of_forces(forces), "forces"))
     if stress is not None and is_off(stress):
         found.append(_of_stress(stress, convertible))
+    elif stress_scale is not None and (suspicion := _of_stress_scale(stress_scale.factor, stress, convertible)):
+        found.append(suspicion)
     else:
         found += _beyond_matter(frames, convertible)
+    if stress_scale is not None and stress_scale.order:
+        found.append(
+            Suspicion(
+                f"elements of the stress beside the diagonal fit the forces in the order {stress_scale.order}, and are read "
+                "in that of ASE, yz, xz, xy; write all nine elements, or these six in that order, and write the data again",
+                "stress",
+            )
+        )
     for name in ("energy", "forces"):
         values = [frame.labels[name] for frame in frames if name in frame.labels]
         if len(values) > 1 and not any(np.any(value) for value in values):
@@ -146,9 +161,38 @@ def _of_scale(factor):
     )
 
 
+def _of_stress_scale(factor, by_pairs, convertible):
+    """Suspicion of a factor of ase_mlelec.survey.stress_scale, or None where it is right, or where pairs tell otherwise."""
+    if factor is None or (by_pairs is not None and by_pairs.n_pairs >= CERTAIN_PAIRS and is_certain(by_pairs)):
+        return None
+    size, sign = abs(factor.value), "-" if factor.value < 0 else ""
+    usual = ROUGH_STRESS[0] < size < ROUGH_STRESS[1]
+    if usual and not sign:
+        return None
+    unit = ("", "eV/A^3") if usual else next(iter(_alike(OF_STRESS, 1 / size, NEAR)), None)
+    meaning, mended, remedy = _meaning_of(unit, 1 / size, sign, convertible)
+    return Suspicion(
+        f"the stress of {factor.n_pairs} structures varies {factor.value:.2g} times as much as by a pair potential that is "
+        f"fitted to the forces: it looks as if it were {meaning}; {remedy}",
+        "stress",
+        mended,
+    )
+
+
 def _of_stress(factor, convertible):
     size, sign = abs(factor.value), "-" if factor.value < 0 else ""
     unit = ("", "eV/A^3") if abs(np.log(size)) <= OFF else next(iter(_alike(OF_STRESS, size)), None)
+    meaning, mended, remedy = _meaning_of(unit, size, sign, convertible)
+    return Suspicion(
+        f"energy differences of {factor.n_pairs} pairs of strained structures are {_shown(factor)} times those that the "
+        f"stress gives: it looks as if it were {meaning}; {remedy}",
+        "stress",
+        mended,
+    )
+
+
+def _meaning_of(unit, size, sign, convertible):
+    """What a factor ``size`` of energies over stresses means, the stress_unit that mends it, and the remedy."""
     if unit is None:
         meaning = f"{size:.3g} times too small" if size > 1 else f"{1 / size:.3g} times too large"
     else:
@@ -157,12 +201,7 @@ def _of_stress(factor, convertible):
         meaning = f"{meaning} and positive under pressure".removeprefix(" and ")
     mended = f"{sign}{unit[1]}" if convertible and unit and unit[1] else ""
     remedy = f'stress_unit = "{mended}" in [data.keys] converts it' if mended else "correct it and write the data again"
-    return Suspicion(
-        f"energy differences of {factor.n_pairs} pairs of strained structures are {_shown(factor)} times those that the "
-        f"stress gives: it looks as if it were {meaning}; {remedy}",
-        "stress",
-        mended,
-    )
+    return meaning, mended, remedy
 
 
 def _beyond_matter(frames, convertible):

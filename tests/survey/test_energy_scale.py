@@ -9,7 +9,7 @@ from small_survey import labeled, mapped
 
 from ase_mlelec.data.frames import Frame, Frames, to_images
 from ase_mlelec.survey import report
-from ase_mlelec.survey.energy_scale import CUTOFF, _fitted, _terms, by_forces, by_sizes
+from ase_mlelec.survey.energy_scale import CUTOFF, by_forces, by_sizes, coefficients_of, terms
 from ase_mlelec.survey.whole import survey
 from ase_mlelec.survey.wrong_units import suspicions
 from ase_mlelec.units import HARTREE, HARTREE_PER_BOHR
@@ -40,20 +40,20 @@ def test_forces_are_the_gradient_of_the_pair_potential():
     atoms = Atoms("CuAgCu", [[0, 0, 0], [2.1, 0.3, 0], [0.2, 2.4, 0.4]], cell=[6, 6, 7], pbc=[True, True, False])
     pairs, step = [(29, 29), (29, 47), (47, 47)], 1e-5
 
-    def terms(moved):
+    def terms_of(moved):
         forces = np.zeros((3, 3))
-        return _terms(Frame(moved, {"energy": 0.0, "forces": forces}), pairs)
+        return terms(Frame(moved, {"energy": 0.0, "forces": forces}), pairs)
 
-    _, columns, _ = terms(atoms)
+    _, columns, _ = terms_of(atoms)
     for k in range(9):
         energies = []
         for sign in 1, -1:
             moved = atoms.copy()
             moved.positions.ravel()[k] += sign * step
-            energies.append(terms(moved)[0])
+            energies.append(terms_of(moved)[0])
         np.testing.assert_allclose(columns[k], -(energies[0] - energies[1]) / (2 * step), atol=1e-8)
     far = Atoms("Cu2", [[0, 0, 0], [0, 0, CUTOFF - 1e-4]])
-    assert abs(_terms(Frame(far, {"energy": 0.0, "forces": np.zeros((2, 3))}), pairs)[0]).max() < 1e-8
+    assert abs(terms(Frame(far, {"energy": 0.0, "forces": np.zeros((2, 3))}), pairs)[0]).max() < 1e-8
 
 
 def test_a_pair_potential_is_found_again():
@@ -61,13 +61,15 @@ def test_a_pair_potential_is_found_again():
     rng, frames = np.random.default_rng(1), []
     coefficients, pairs = rng.normal(0, 1, 12), [(29, 29)]
     for frame in scattered(10):
-        energy, columns, _ = _terms(frame, pairs)
+        energy, columns, _ = terms(frame, pairs)
         frames.append(
             Frame(
                 frame.atoms, {"energy": float(energy @ coefficients), "forces": (columns @ coefficients).reshape(-1, 3)}
             )
         )
-    energies, explained = _fitted([_terms(frame, pairs) for frame in frames])
+    rows = [terms(frame, pairs) for frame in frames]
+    fitted, explained = coefficients_of(rows)
+    energies = np.array([row[0] for row in rows]) @ fitted
     expected = np.array([frame.labels["energy"] for frame in frames])
     assert explained == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(energies - energies.mean(), expected - expected.mean(), atol=1e-3 * expected.std())
