@@ -26,6 +26,7 @@ from ase_mlelec.data.data_set import Frame, Frames, join
 from ase_mlelec.data.hdf5 import FRAMES, PACKED, created, opened
 from ase_mlelec.data.images import READABLE, from_images, read_labeled, to_images
 from ase_mlelec.data.keys import check_used
+from ase_mlelec.data.placeholders import drop_zeros
 from ase_mlelec.data.runs.cp2k import read_cp2k, without_companions
 from ase_mlelec.data.runs.find import once, other_data, part_of_run
 from ase_mlelec.data.runs.read import has_spectra, read_runs, runs_of
@@ -208,7 +209,10 @@ def checked(frames: Frames, path: str | PathLike) -> Frames:
 
 
 def _read_deepmd(path):
-    return Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])
+    frames = Frames([Frame(atoms, labels, f"{path.name}-{i}") for i, (atoms, labels) in enumerate(read_data(path))])
+    if notes := drop_zeros(frames):
+        warnings.warn(f"{path}: {'. '.join(notes)}", stacklevel=3)
+    return frames
 
 
 def write_hdf5(path: str | PathLike, frames: Frames) -> None:

@@ -34,6 +34,7 @@ from ase_mlelec.data.keys import (
     remedy_of_stress,
     warn_of_unread,
 )
+from ase_mlelec.data.placeholders import drop_zeros
 from ase_mlelec.data.usual_names import SAME_ENERGY, guessed, other_energies, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
 from ase_mlelec.io.aims import read_aims
@@ -204,7 +205,7 @@ def _frames(images, name, keys, source):
     names = guessed(contents_of_all, keys)
     notes = [f"read as {', '.join(f'{label}: {key}' for label, key in names.items())}"] if names else []
     keys = keys | names
-    frames, used, unread, without_cell, zeros, away = [], set(), {}, 0, 0, [0.0]
+    frames, used, unread, without_cell, away = [], set(), {}, 0, [0.0]
     for i, (atoms, contents) in enumerate(zip(images, contents_of_all, strict=True)):
         place = f"{source}: frame {i}"
         check_finite(place, "one of the positions", atoms.positions)
@@ -219,9 +220,6 @@ def _frames(images, name, keys, source):
         without_cell += (
             atoms.cell.rank < 3 and "virial" not in labels and bool({"stress", keys.get("stress")} & of_labels)
         )
-        if len(atoms) > 1 and "virial" in labels and not labels["virial"].any():
-            del labels["virial"]  # zeros stand where none was calculated
-            zeros += 1
         away.append(_free_beyond(contents, labels, len(atoms)))
         structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         # a weight of zero marks a label that the structure lacks
@@ -232,8 +230,7 @@ def _frames(images, name, keys, source):
     check_units(source, unread, keys)
     if without_cell:
         notes.append(f"the stress of {without_cell} structures without a cell is not read")
-    if zeros:
-        notes.append(f"the stress of {zeros} structures is exactly zero, which no calculation gives, and is not read")
+    notes += drop_zeros(frames)
     if max(away) > SAME_ENERGY:
         notes.append(
             f"energy is free_energy, which is up to {max(away):.2g} eV/atom away from energy, because forces are its "

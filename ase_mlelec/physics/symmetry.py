@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import spglib
 from numpy.typing import NDArray
 
@@ -39,3 +40,21 @@ def equivalent_atoms(cell: NDArray, fractions: NDArray, numbers: NDArray, *, sym
     """
     found = found_by(spglib.get_symmetry, (cell, fractions, numbers), symprec=symprec)
     return None if found is None else found["equivalent_atoms"]
+
+
+def may_have_forces(cell: NDArray, fractions: NDArray, numbers: NDArray, *, symprec: float = 1e-4) -> bool:
+    """Whether the symmetry of a crystal allows a force on one of its atoms; arguments as in ``equivalent_atoms``.
+
+    A force is allowed along the vectors that all operations leave alone which map an atom on itself. Where spglib finds no
+    operation, False.
+    """
+    found = found_by(spglib.get_symmetry, (cell, fractions, numbers), symprec=symprec)
+    if found is None:
+        return False
+    rotations = np.einsum("ji,rjk,kl->ril", cell, found["rotations"], np.linalg.inv(cell).T)  # of Cartesian vectors
+    for place in fractions:
+        away = found["rotations"] @ place + found["translations"] - place
+        own = np.abs((away - away.round()) @ cell).max(axis=1) < 10 * symprec
+        if own.any() and np.trace(rotations[own].mean(axis=0)) > 0.5:  # the dimension of these vectors
+            return True
+    return False

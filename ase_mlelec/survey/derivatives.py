@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_mlelec.data.data_set import Frame, Frames
+from ase_mlelec.survey.structures import duplicates
 
 MANY = 120  # structures of one kind of which all pairs are considered; of more, consecutive ones as well
 FARTHEST = 0.4  # Å, root mean square of u
@@ -94,8 +95,11 @@ def find_pairs(frames: Frames, *, progress: Callable[[Iterable], Iterable] = ite
 def candidates(frames: Frames) -> list[tuple[int, int]]:
     """Pairs of frames with energies and forces, of the same atoms in the same order."""
     alike = defaultdict(list)
+    again = {
+        k for group in duplicates([frame.atoms for frame in frames]) for k in group[1:]
+    }  # their pairs tell nothing new
     for k, frame in enumerate(frames):
-        if {"energy", "forces"} <= frame.labels.keys() and len(frame.atoms) > 1:
+        if k not in again and {"energy", "forces"} <= frame.labels.keys() and len(frame.atoms) > 1:
             alike[(frame.atoms.numbers.tobytes(), frame.atoms.pbc.tobytes())].append(k)
     found: set[tuple[int, int]] = set()
     for members in alike.values():

@@ -158,3 +158,11 @@ def test_stresses_that_no_matter_has():
         assert f'"{unit}"' in found.text and found.label == "stress"
         (found,) = suspicions(None, None, frames, convertible=False)
         assert found.text.endswith("correct it and write the data again")
+
+
+def test_repeated_structures_tell_nothing_new():
+    """Of three structures, each four times, there are too few pairs for a statement, whatever they say."""
+    three = clean(6).take([0, 2, 4])
+    assert factors(find_pairs(three), three) == (None, None)
+    again = Frames([frame for frame in three for _ in range(4)])
+    assert len(find_pairs(again).frames) == 3 and factors(find_pairs(again), again) == (None, None)
