@@ -12,6 +12,7 @@ from ase_mlelec.survey.whole import Survey
 
 # those of ase_mlelec.train.basis, which needs torch
 LABELS_PER_WEIGHT, FEWEST, MOST, WORK, TRIAL_SHARE, FULL, MOST_TRIED = 3, 200, 5000, 2.2e8, 0.5, 400, 3500
+LARGEST, FOLDS, ENOUGH = 8000, 5, 100
 MOST_DUAL = 16_000
 TRIALS = 4  # of cutoffs; three to five
 # structures to train on without which nothing is tried, and without which a matrix of the size of the weights is solved
@@ -49,6 +50,14 @@ def _memory(n_labels, n_weights):
     return PROGRAM + 8 * (ROW_COPIES * (n_labels + SAMPLES) if few else MATRICES * n_weights) * n_weights / 1e9
 
 
+def _most_weights(n_labels, n_species, n_structures):
+    """Largest number of weights, as of ase_mlelec.train.basis.largest_basis."""
+    if n_labels < FEW_ROWS * MOST:
+        return min(MOST_DUAL, MOST * n_species)
+    n_folds = min(FOLDS, math.ceil(ENOUGH * FOLDS / n_structures))
+    return max(MOST, LARGEST / n_folds ** (1 / 3)) if n_labels > LABELS_PER_WEIGHT * MOST else MOST
+
+
 def expected(found: Survey, held: int) -> str:
     """Sentence on time and memory of an energy in closed form, of which ``held`` structures are held out."""
     frames, names = found.frames, ("energy", "forces", "virial")
@@ -56,8 +65,7 @@ def expected(found: Survey, held: int) -> str:
     n_atoms, n_species = int(found.structures.n_atoms.sum()), len(found.structures.species)
     n_train = found.structures.n_frames - held
     rows = n_labels if n_train >= IN_TURN else math.inf
-    most = min(MOST_DUAL, MOST * n_species) if rows < FEW_ROWS * MOST else MOST
-    largest = int(min(most, WORK / n_atoms))
+    largest = int(min(_most_weights(rows, n_species, n_train), WORK / n_atoms))
     if n_train < FEW:
         n_weights = largest
         seconds = START + MOMENTS * n_atoms + _fit(n_atoms, n_labels, n_weights)

@@ -31,6 +31,10 @@ LABELS_PER_WEIGHT = (
 )
 OF_TRIPLES = 3.0  # largest roughness of order 2, in units of that of order 3
 FEWEST, MOST = 200, 5000  # weights
+# weights where labels are many and there is one fold; the time of choosing ridge and weights is that of as many solutions
+# as folds, each with the cube of the weights: from 4,503 to 7,836 weights, ethanol's forces were better by a fifth
+LARGEST = 8000
+FOLDS, ENOUGH = 5, 100  # folds of structures by whose errors settings are chosen; structures in them that suffice
 MOST_DUAL = 16_000  # weights with few labels, whose matrix is smaller; MOST of them for each species at most
 DEFAULTS = 6.0, 4.5  # cutoffs, Å, where structures are too few for trials
 WORK = 2.2e8  # atoms times weights that the rows of a fit may have: some minutes
@@ -124,9 +128,14 @@ def basis_of_few(n_species: int, n_labels: float) -> Basis:
     return Basis(*DEFAULTS, n_species).sized(largest_basis(n_species, n_labels))
 
 
-def largest_basis(n_species: int, n_labels: float, n_atoms: int = 1) -> int:
-    """Largest number of weights, more where labels are so few that a matrix of their size is solved."""
-    most = min(MOST_DUAL, MOST * n_species) if n_labels < FEW_ROWS * MOST else MOST
+def largest_basis(n_species: int, n_labels: float, n_atoms: int = 1, n_structures: int = 1) -> int:
+    """Largest number of weights, more where labels are so few that a matrix of their size is solved, or many."""
+    most: float = MOST
+    if n_labels < FEW_ROWS * MOST:
+        most = min(MOST_DUAL, MOST * n_species)
+    elif n_labels > LABELS_PER_WEIGHT * MOST:
+        n_folds = min(FOLDS, math.ceil(ENOUGH * FOLDS / n_structures))
+        most = max(MOST, LARGEST / n_folds ** (1 / 3))
     return int(min(most, WORK / n_atoms))
 
 
@@ -169,7 +178,8 @@ def choose_basis(
         Gets a line before the trials, and one for every trial.
     """
     n_labels, n_atoms = n_rows(frames, loss) + n_rows(held, loss), sum(len(frame.atoms) for frame in frames)
-    limit = largest_basis(len(species), n_labels, n_atoms + sum(len(frame.atoms) for frame in held))
+    n_atoms_in_all = n_atoms + sum(len(frame.atoms) for frame in held)
+    limit = largest_basis(len(species), n_labels, n_atoms_in_all, len(frames) + len(held))
     wanted = int(max(min(n_labels / LABELS_PER_WEIGHT, limit), FEWEST * len(species)))
     start = first_basis(frames, len(species))
     some, few = (some_of(part, n) for part, n in zip((frames, held), TRIAL_ATOMS))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ase_mlelec.matrices import cholesky
 from ase_mlelec.train.linear import TINY, RidgeRegression
 
 STEPS = ((2.0, 1.0), (1.0, 0.5), (0.5, 0.25))  # decades of the ridge and of the weight of energies, in each round
@@ -108,8 +109,8 @@ class SumsByLabel:
     def solve(self, weights: Mapping[str, float], *, ridge: float, without: int | None = None) -> Tensor:
         """Solution [P]; it is not finite where rounding makes the equations indefinite."""
         normal, right = self.equations(weights, ridge=ridge, without=without)
-        factor, failed = torch.linalg.cholesky_ex(normal)
-        if failed:
+        factor = cholesky(normal)
+        if factor is None:
             return torch.full_like(right, math.nan)
         return torch.cholesky_solve(right[:, None], factor)[:, 0]
 
@@ -214,8 +215,8 @@ class RowsByLabel:
         kernel = root[:, None] * kernel * root
         # the mean over all columns, as with the other form of the same equations
         held = ridge * float(kernel.diagonal().sum()) / rows.shape[1] + TINY
-        factor, failed = torch.linalg.cholesky_ex(kernel + held * torch.eye(len(kernel)).to(kernel))
-        return DualEquations(rows, root, root * targets, kernel, None if failed else factor, held)
+        factor = cholesky(kernel + held * torch.eye(len(kernel)).to(kernel))
+        return DualEquations(rows, root, root * targets, kernel, factor, held)
 
 
 class DualEquations(NamedTuple):

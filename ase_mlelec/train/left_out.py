@@ -21,11 +21,11 @@ from torch import Tensor
 
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames
+from ase_mlelec.matrices import add_normal_matrix
 from ase_mlelec.model import Model
 from ase_mlelec.train.choice import DualEquations, RowsByLabel
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import n_rows, plain_rows, roots_of_weights
-from ase_mlelec.train.linear import add_normal_matrix
 from ase_mlelec.train.losses import EnergyLoss
 
 STRUCTURES, BLOCK = 100, 4  # structures that are left out, and in a block: neighbors in a trajectory are alike

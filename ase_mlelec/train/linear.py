@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
 from ase_mlelec import processes
 from ase_mlelec.deprecated import former_names
+from ase_mlelec.matrices import add_normal_matrix, mirror
 from ase_mlelec.train.checkpoint import check_identity, load_checkpoint, save_checkpoint
 from ase_mlelec.train.interrupt import Interrupted, stopping
 from ase_mlelec.train.log import Log, duration
@@ -119,28 +119,6 @@ class RidgeRegression:
         held = rows @ rows.mH
         held.diagonal().add_(ridge * float(held.diagonal().real.sum()) / rows.shape[1])
         return rows.mH @ torch.linalg.solve(held, targets)
-
-
-def add_normal_matrix(total: Tensor, rows: Tensor) -> bool:
-    """Add A^T A to ``total`` [P, P], for rows A [n, P] in double precision; whether only below and on the diagonal.
-
-    That is so for real numbers on the CPU, and takes half the time of a product of matrices.
-    """
-    if rows.device.type != "cpu" or rows.is_complex():
-        total.addmm_(rows.mH, rows)
-        return False
-    columns = rows.detach().contiguous().numpy().T
-    dsyrk(1.0, columns, beta=1.0, c=total.numpy().T, overwrite_c=1)  # its upper triangle, of the transposed matrix
-    return True
-
-
-def mirror(matrix: Tensor, block: int = 512) -> None:
-    """Copy what is below the diagonal of a real ``matrix`` [P, P] to the places above it, in place."""
-    for start in range(0, len(matrix), block):
-        end = min(start + block, len(matrix))
-        own = matrix[start:end, start:end]
-        own.copy_(own.tril() + own.tril(-1).mT)
-        matrix[start:end, end:] = matrix[end:, start:end].mT
 
 
 def own_sizes(diagonal: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from ase_mlelec import processes
 from ase_mlelec.data.batches import Batches
 from ase_mlelec.data.frames import Frames, join
+from ase_mlelec.matrices import cholesky
 from ase_mlelec.model import Model
 from ase_mlelec.train.checked_rows import checked_rows, held_rows
 from ase_mlelec.train.choice import FEW, Choice, RowsByLabel, SumsByLabel, choose, solved, units_of
@@ -217,8 +218,8 @@ def _for_bars(equations, choice, solution, model, frames, in_order, loss):
             "left_out": left_out_of_rows(model, frames, loss, rows=equations, of=of, units=units, among=in_order),
         }
     normal, _ = of
-    factor, failed = torch.linalg.cholesky_ex(normal)
-    if failed:
+    factor = cholesky(normal.clone())
+    if factor is None:
         return {"normal": normal}
     left_out = left_out_energies(model, in_order, loss, factor=factor, solution=solution, units=units)
     return {"normal": normal, "left_out": left_out}
@@ -306,13 +307,13 @@ def _n_weights(model):
 
 
 def _n_matrices(held, loss, n_weights):
-    """Matrices of the size of the weights: sums by label, those of folds whose rows are not kept, and two for a solution."""
-    found = 2.0 + len(loss.labels)
+    """Matrices of the size of the weights: sums by label, one for a solution, and those of folds or one for error bars."""
+    of_folds = 0.0
     for name in loss.labels if len(held) > 1 else ():
         for fold in held:
             share = sum(np.size(frame.labels[name]) for frame in fold if name in frame.labels) / n_weights
-            found += share if share <= FEW else 1
-    return math.ceil(found)
+            of_folds += share if share <= FEW else 1
+    return math.ceil(len(loss.labels) + 1 + max(of_folds, 1.0))
 
 
 def _few_rows(frames, loss, n_weights, batch_size, n_matrices=2):

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ase_mlelec.matrices import cholesky
+
 EXACT = 500  # weights; the covariance of more weights is sketched by N_DIRECTIONS samples
 N_DIRECTIONS = 64
 LEAST = 1e-13  # smallest ridge: it only keeps the matrix positive definite
@@ -88,8 +90,8 @@ def inverse_factor(normal: Tensor, ridge: float, *, prior: Tensor | None = None,
         held += (ridge * size / float(prior.diagonal().mean())) * prior
     # beside a prior of few directions, rounding is in units of the larger of both matrices
     held.diagonal().add_((ridge if prior is None else LEAST * len(normal) * (1 + ridge)) * size + 1e-300)
-    factor, failed = torch.linalg.cholesky_ex(held)
-    if failed:
+    factor = cholesky(held)  # as that of the solution: what one does not call indefinite, another may
+    if factor is None:
         raise ValueError(f"the normal matrix with ridge {ridge:g} is not positive definite; give a larger ridge")
     if len(normal) > most:
         return posterior_of(factor, N_DIRECTIONS)

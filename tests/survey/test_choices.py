@@ -198,6 +198,9 @@ def test_expected_cost_is_that_of_the_recipe(tmp_path):
         "FULL",
         "GROWN",
         "FEW_ROWS",
+        "LARGEST",
+        "FOLDS",
+        "ENOUGH",
     ):
         assert getattr(cost, name) == getattr(basis, name)
     assert cost.SAMPLES == N_DIRECTIONS
@@ -213,6 +216,16 @@ def test_weights_of_few_structures(n_labels, most):
         assert 0.8 * limit < basis.basis_of_few(n_species, n_labels).n_weights <= limit
     assert basis.largest_basis(1, n_labels, 10**6) == 220
     assert (cost.FEW, cost.IN_TURN) == (FEWEST, FEWEST_IN_TURN)
+
+
+@pytest.mark.parametrize(
+    "n_labels, n_structures, most", [(14_000, 700, 5000), (16_000, 60, 5000), (16_000, 450, 6349), (16_000, 500, 8000)]
+)
+def test_weights_of_many_labels(n_labels, n_structures, most):
+    """More where few folds are solved for, in the time of one with LARGEST."""
+    assert basis.largest_basis(2, n_labels, 1000, n_structures) == most
+    assert int(cost._most_weights(n_labels, 2, n_structures)) == most
+    assert basis.largest_basis(2, n_labels, 10**5, n_structures) == 2200
 
 
 def test_cost_of_few_structures(tmp_path):

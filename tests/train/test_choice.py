@@ -336,11 +336,11 @@ def test_memory_of_folds(monkeypatch):
     model, loss = ace_model(frames), EnergyLoss((1, 1), (0, 0), (0, 0))
     n_weights, folds = len(flat(model)), [frames.take([k]) for k in range(5)]
     assert 1 < FEW * n_weights
-    # sums, two matrices for the solution, one for the rows of all folds, and less than another for a batch
-    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 8 * 5 * n_weights**2)
+    # sums, one matrix for the solution, one for the rows of all folds or error bars, and less than another for a batch
+    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 8 * 4 * n_weights**2)
     fit_by_choice(model, frames.take(list(range(5, 15))), loss, held=folds, ridge=1e-5, progress=False)
-    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 8 * 3 * n_weights**2)
-    with pytest.raises(ValueError, match="with 4 matrices"):
+    monkeypatch.setattr("ase_mlelec.train.memory.available_memory", lambda: 8 * 2 * n_weights**2)
+    with pytest.raises(ValueError, match="with 3 matrices"):
         fit_by_choice(model, frames.take(list(range(5, 15))), loss, held=folds, ridge=1e-5, progress=False)
 
 

@@ -12,7 +12,7 @@ from ase_mlelec.data.frames import Frames, join
 from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
 from ase_mlelec.train.absurd_energies import absurd_energies, without_absurd_energies
-from ase_mlelec.train.basis import WORK, basis_of_few, choose_basis
+from ase_mlelec.train.basis import ENOUGH, FOLDS, WORK, basis_of_few, choose_basis
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import n_rows
@@ -25,9 +25,8 @@ from ase_mlelec.train.recipes.distances import inner_distance
 from ase_mlelec.train.recipes.starting import starting_model
 
 RIDGE = 1e-7  # where the file gives weights, or where there are too few structures for a choice
-FOLDS, BLOCK = 5, 4  # of the training structures, in blocks, by whose errors settings are chosen
+BLOCK = 4  # neighbors among the training structures that are in one fold
 FEWEST, FEWEST_IN_TURN = 12, 4  # structures, from which some can be held out, and all in turn
-ENOUGH = 100  # structures by whose errors ridge and weights are chosen; every further fold costs time and memory
 MOST = WORK / FOLDS  # atoms times weights of more folds than one
 TRIALS, ROWS = "energy-trials", "energy-rows"  # names of checkpoints
 
