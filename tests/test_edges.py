@@ -329,6 +329,31 @@ def test_cells_denser_than_matter_are_refused_before_pairs_are_listed(cell, pbc)
     assert time.perf_counter() - start < 1
 
 
+@pytest.mark.parametrize("way", [[[1, 0, 0], [3, 1, 0], [2, 4, 1]], [[1, 0, 0], [0, 1, 0], [30, -20, 1]]])
+@pytest.mark.parametrize("pbc", [True, [True, True, False]])
+def test_oblique_cells_of_usual_density(way, pbc):
+    """The same crystal by other vectors has the same distances, from atoms and from points."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    if pbc is not True:
+        atoms.cell[2], way = [0, 0, 9], [[1, 0, 0], [7, 1, 0], [0, 0, 1]]
+    atoms.pbc = pbc
+    oblique = atoms.copy()
+    oblique.set_cell(np.array(way) @ atoms.cell.array)
+    points = torch.tensor([[0.3, 0.2, 0.1]], dtype=torch.float64)
+    for centers in (None, points):
+        found = [Edges.build(System.from_atoms(each), 6.0, centers=centers) for each in (atoms, oblique)]
+        first, second = (each.vec.norm(dim=1).sort().values for each in found)
+        assert len(first) > 10
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
+
+
+def test_cells_that_are_too_oblique_are_refused():
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    atoms.set_cell(np.array([[1, 0, 0], [60, 1, 0], [0, 60, 1]]) @ atoms.cell.array)
+    with pytest.raises(InputError, match="nearly in one plane, .* give the same crystal with shorter vectors"):
+        Edges.build(System.from_atoms(atoms), 6.0)
+
+
 def test_the_number_of_neighbors_is_estimated_well():
     """Matter of all kinds stays far below the limit, and the estimate is what is counted then."""
     for atoms in (bulk("Si", cubic=True), bulk("C", cubic=True), bulk("Si", a=5.43 / 2), molecule("C6H6")):

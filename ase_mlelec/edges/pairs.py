@@ -13,6 +13,7 @@ from ase_mlelec.system import System
 MOST_NEIGHBORS = 4000  # of an atom on average; silicon at eight times its density has 360 within 6 Å
 MOST_BOXES = 100_000  # of vesin's
 MOST_PAIRS = 400_000_000  # in all, about 40 GB
+MOST_IMAGES = 1_000_000  # of a cell that reach into the cutoff
 
 
 def find_pairs(system: System, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -78,12 +79,20 @@ def check_density(positions: NDArray, cell: NDArray, pbc: NDArray, cutoff: float
 
     Notes
     -----
-    The number of neighbors is estimated from the density in the cell; along directions that are not periodic, from the
-    extent of the atoms.
+    The number of neighbors is estimated from the density in the cell, however oblique it is; along directions that are
+    not periodic, from the extent of the atoms.
     """
-    lengths = np.where(pbc, _heights(complete_cell(cell * pbc[:, None])), np.ptp(positions, axis=0))
+    whole = complete_cell(cell * pbc[:, None])  # with vectors of length 1 where nothing repeats
+    lengths = np.where(pbc, _heights(whole), np.ptp(positions, axis=0))
     reach = 2 * cutoff / np.maximum(lengths, 1e-9)
-    neighbors = len(positions) * np.prod(np.where(pbc, reach, np.minimum(reach, 1))) * np.pi / 6
+    repeats = (2 * cutoff) ** pbc.sum() / max(abs(np.linalg.det(whole)), 1e-30)
+    neighbors = len(positions) * repeats * np.prod(np.where(pbc, 1, np.minimum(reach, 1))) * np.pi / 6
+    if neighbors <= MOST_NEIGHBORS and np.prod(np.where(pbc, reach + 1, 1)) > MOST_IMAGES:
+        raise InputError(
+            f"the faces of the cell are {', '.join(f'{h:.3g}' for h in lengths[pbc])} Å apart, as its vectors are long and "
+            f"nearly in one plane, and more than {MOST_IMAGES:g} images of it are within {cutoff:g} Å; give the same "
+            "crystal with shorter vectors, as ase.build.niggli_reduce finds them"
+        )
     if pbc.any() and neighbors > MOST_NEIGHBORS:
         raise InputError(
             f"every atom would have about {neighbors:.2g} neighbors within {cutoff:g} Å: {len(positions)} "
