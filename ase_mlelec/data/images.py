@@ -18,7 +18,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_mlelec.checks import NO_PERMISSION, check_finite, printable
-from ase_mlelec.data.ase_readers import complete, drop_dipole, extxyz_options, read_aenet, refuse_dump
+from ase_mlelec.data.ase_readers import complete, drop_dipole, extxyz_options, read_aenet
 from ase_mlelec.data.data_set import Frame, Frames
 from ase_mlelec.data.keys import (
     STRESS_UNIT,
@@ -34,6 +34,7 @@ from ase_mlelec.data.keys import (
     remedy_of_stress,
     warn_of_unread,
 )
+from ase_mlelec.data.other_outputs import check_output
 from ase_mlelec.data.placeholders import drop_zeros
 from ase_mlelec.data.usual_names import SAME_ENERGY, guessed, other_energies, shares_of, texts_of, weights_of
 from ase_mlelec.deprecated import formerly_positional
@@ -128,11 +129,7 @@ def read_images(path: str | PathLike) -> list[Atoms]:
             f"or of another format: {READABLE}"
         ) from None
     refuse_trajectory(path, comment)
-    refuse_dump(path, kind)
-    if kind == "runnerdata" and images:
-        warnings.warn(
-            f"{path}: read in hartree and bohr, the units of RuNNer; data in eV and Å need another format", stacklevel=5
-        )
+    check_output(path, kind)
     if unread:
         warnings.warn(f"{path}: not read, as Properties of the comment does not name them: {unread}", stacklevel=5)
     if kind == "xsf":

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from ase_mlelec.data.conditions import CHARGED
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.data.runs.steps import CHARGED
 from ase_mlelec.io.cp2k import (
     BAR,
     NAME,

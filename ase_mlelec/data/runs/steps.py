@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase.io import read
 
+from ase_mlelec.data.conditions import CHARGED, IN_FIELD
 from ase_mlelec.data.data_set import Frames, same_structure
 from ase_mlelec.data.images import from_images
 from ase_mlelec.data.runs.find import PROJECTIONS, XML, Texts, espresso_runs, program_of
@@ -17,8 +18,6 @@ from ase_mlelec.io.espresso.pw import WHAT_TO_GIVE, PwResult, read_pw
 from ase_mlelec.io.espresso.pw_text import MARK, SITE_ROW, is_converged, parse_pw_text, whole_steps
 from ase_mlelec.io.text import float_or, read_text
 
-CHARGED = "on which its energy depends, and which no model knows: leave neutral cells and cells of other charges apart"
-IN_FIELD = "it is in an electric field, on which its labels depend, and which no model knows: keep other fields apart"
 # where pw.x tells fields in XML and text; with tefield = .true. and without eamp there is one of 0.001 Hartree units
 FIELDS = re.compile(
     r"<electric_field_(?:amplitude|vector)>([^<]{1,200})<|E field amplitude \[Ha a\.u\.\]: *(\S{1,40})"

@@ -10,10 +10,10 @@ import numpy as np
 from ase import Atoms
 
 from ase_mlelec import units
+from ase_mlelec.data.conditions import CHARGED, IN_FIELD
 from ase_mlelec.data.data_set import Frame
 from ase_mlelec.data.runs.find import distinct
 from ase_mlelec.data.runs.projected import ProjectedRun, other_magnetization
-from ase_mlelec.data.runs.steps import CHARGED, IN_FIELD
 from ase_mlelec.io.ml_ab import is_ml_ab, read_ml_ab
 from ase_mlelec.io.outcar import Outcar, is_outcar, read_outcar
 from ase_mlelec.io.projections import Projections
