@@ -50,6 +50,7 @@ OTHER_ENERGIES = set(
     "delta uncertainty variance var shift binding cohesive atomization reaction".split()
 )
 UNITS = {"unit", "units"}  # words in keys of texts
+NO_UNITS = {"cell", "formula"}  # beside these words, as in unit_cell, which ASE's reader of CIF files adds
 # words in the values of keys such as energy_unit for the units that labels are read in
 OWN_UNITS = set("ev electronvolt electronvolts angstrom angstroms ang a å e per atom metal ase".split())
 
@@ -222,7 +223,7 @@ def check_units(source: str | PathLike, unread: Mapping[str, Sequence], keys: Ma
     if any(name.endswith(UNIT) for name in keys):
         return
     for key, values in unread.items():
-        if not words_of(key) & UNITS:
+        if not words_of(key) & UNITS or words_of(key) & NO_UNITS:
             continue
         for value in values:
             if isinstance(value, str) and not {*re.findall("[^\\W\\d_]+", value.lower())} <= OWN_UNITS:

@@ -196,11 +196,38 @@ def test_steps_that_did_not_converge(tmp_path):
         ("x.proj.projwfc_up", "\n 36 36 36 36 36 36 8 2\n", "projections of projwfc.x .filproj."),
         ("a.xml", '<PROJECTIONS>\n<HEADER NUMBER_OF_ATOMIC_WFC="8"/>\n', "of projwfc.x alone, without the structure"),
         ("rho.cube", " title\n", "a function on a grid, and no labels"),
+        (
+            "cp.out",
+            "\n     Program CP v.6.7MaX starts on  1Jan2022\n",
+            "an output of CP of Quantum ESPRESSO, and those of pw.x",
+        ),
+        ("ph.out", "\n     Program PHONON v.7.2 starts on  1Jan2022\n", "an output of PHONON of Quantum ESPRESSO"),
     ],
 )
 def test_parts_of_runs(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=rf": {message}.* give the folder of the run"):
+        read_frames(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, start, message",
+    [
+        (
+            "train.cfg",
+            b"BEGIN_CFG\n Size\n    2\n",
+            "configurations of MLIP, which have types in place of elements; write them",
+        ),
+        (
+            "df.pckl.gzip",
+            b"\x1f\x8babc",
+            "a pickle, which may hold any code and is not read; write its structures with ASE",
+        ),
+    ],
+)
+def test_files_of_other_potentials(tmp_path, name, start, message):
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
         read_frames(tmp_path / name)
 
 

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 from small_data import make_frames
 from small_projwfc import write_run
 from small_vasp import example, vasprun
@@ -219,3 +219,14 @@ def test_cell_without_volume_is_not_converted(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "a.xyz"), "--out", str(tmp_path / "a.h5")]) == 1
     assert "a.xyz: frame 0 (a-0): pbc is [True, True, True] but the periodic cell vectors" in capsys.readouterr().err
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_structures_that_came_from_cif_files(tmp_path):
+    """ASE's reader of CIF files adds unit_cell and others, which extxyz files of calculations keep."""
+    write(tmp_path / "a.cif", bulk("Cu", cubic=True))
+    atoms = read(tmp_path / "a.cif")
+    assert atoms.info["unit_cell"] == "conventional"
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.5)
+    atoms.info["formula_units"] = "four"
+    write(tmp_path / "a.extxyz", atoms)
+    assert read_frames(tmp_path / "a.extxyz")[0].labels["energy"] == -1.5

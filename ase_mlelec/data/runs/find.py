@@ -15,6 +15,7 @@ HEAD = 50_000  # bytes at the beginning of a file within which a program writes 
 DEPTH = 4  # folders below the given one in which runs are looked for
 MANY = 1000  # files of a folder that are looked at
 NO_TEXT = (".dat", ".hdf5", ".h5", ".upf", ".npz", ".npy", ".cube", ".wfc", ".mix", ".igk")
+PICKLES = {".pckl", ".pkl", ".pickle"}
 # names of scratch folders, whose parent is the folder of the run
 SCRATCH = ("tmp", "temp", "out", "outdir", "scratch", "work")
 
@@ -177,6 +178,12 @@ def part_of_run(path: str | PathLike) -> str | None:
         return f"projections of projwfc.x (filproj), which atomic_proj.xml holds as well; {whole}"
     if program_of(path) == "PROJWFC" or re.search(rb"<NUMBER_OF_ATOMIC_WFC\b|\bNUMBER_OF_ATOMIC_WFC=", head):
         return f"of projwfc.x alone, without the structure; {whole}"
+    if (program := program_of(path)) not in (None, "PWSCF"):
+        return f"an output of {program} of Quantum ESPRESSO, and those of pw.x alone have labels; {whole}"
+    if b"BEGIN_CFG" in head[:1000]:
+        return "configurations of MLIP, which have types in place of elements; write them with elements, such as extxyz"
+    if {*path.suffixes[-2:]} & PICKLES:
+        return "a pickle, which may hold any code and is not read; write its structures with ASE, such as extxyz"
     if path.name.removesuffix(".gz").endswith((".cube", ".cub")):
         return "a function on a grid, and no labels; of the local density of states give the folder of the run of pp.x"
     return None
