@@ -15,8 +15,11 @@ TYPE_CHECKING = False  # that of typing, which takes as long to import as this m
 if TYPE_CHECKING:
     from typing import Any
 
+    from ase import Atoms
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
+
+    from ase_mlelec.model import Model
 
 DATA = ("structures", "structure", "data", "hamiltonian", "file", "config")  # arguments that are files to read
 
@@ -176,3 +179,14 @@ def write_figure(path: str | PathLike, figure: "Figure") -> None:
 
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150)
+
+
+def check_species(model: "Model", atoms: "Atoms", place: str) -> None:
+    """Raise ValueError, which begins with ``place``, for a structure with species that the model does not know."""
+    import torch
+    from ase.calculators.calculator import InputError
+
+    try:
+        model.check_species(torch.as_tensor(atoms.numbers))
+    except InputError as error:
+        raise ValueError(f"{place}: {error}, or leave it out") from None

@@ -3,7 +3,7 @@
 import argparse
 from argparse import SUPPRESS
 
-from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out
+from ase_mlelec_entry_points.cli.options import add_device, add_model, add_out, check_species
 
 HELP = (
     "Energy, forces and stress, dipole, Born charges and polarizability of every structure in a file, as far as the model "
@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
     calc = (DeepWannierCalculator if heads else DeepPotCalculator)(arguments.model, device=arguments.device)
     images: list = []
     asked: dict[str, None] = {}
-    for atoms in structures(arguments.structures):
+    for k, atoms in enumerate(structures(arguments.structures)):
+        check_species(calc.models[0], atoms, f"{arguments.structures}: structure {k}")
         names = names_of(calc, atoms)
         results = {name: calc.get_property(name, atoms) for name in names}
         if "polarizability" in heads:

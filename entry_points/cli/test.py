@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from ase_mlelec_entry_points.cli.options import add_keys, add_out, add_plot, keys_of, write_figure
+from ase_mlelec_entry_points.cli.options import add_keys, add_out, add_plot, check_species, keys_of, write_figure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +173,7 @@ def models_of(arguments: argparse.Namespace, head: str, kind: str, quantity: str
 
 def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec import load_model
-    from ase_mlelec.data.frames import has_spectra, read_frames
+    from ase_mlelec.data.frames import checked, has_spectra, read_frames
     from ase_mlelec.data.runs.read import read_runs
     from ase_mlelec.train.dipoles import on_branch_of_model
     from ase_mlelec.train.evaluate import compared, errors
@@ -187,8 +187,11 @@ def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     if not arguments.key and has_spectra(arguments.data):
         frames = read_runs([arguments.data], others=[spectra_of(model)])
     else:
-        frames = read_frames(arguments.data, keys=keys_of(arguments))
-    frames = on_branch_of_model(model, selected(frames, arguments))
+        frames = checked(read_frames(arguments.data, keys=keys_of(arguments)), arguments.data)
+    frames = selected(frames, arguments)
+    for k, frame in enumerate(frames):
+        check_species(model, frame.atoms, f"{arguments.data}: {frame.name or f'frame {k}'}")
+    frames = on_branch_of_model(model, frames)
     columns = {arguments.group or "all": errors(model, frames)}
     return frames, columns, compared(model, frames) if arguments.plot else {}
 

@@ -93,7 +93,11 @@ def test_test(folder, capsys):
     assert "no frames of group 'size'; it has test, train, validation" in fails(
         capsys, "test", folder / "cu.safetensors", folder / "cu.h5", "--group", "size"
     )
-    assert "got species Cu; the model knows Si" in fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+    message = fails(capsys, "test", folder / "si.safetensors", folder / "cu.h5")
+    name = read_frames(folder / "cu.h5")[0].name
+    assert f"cu.h5: {name}: got species Cu; the model knows Si" in message and message.rstrip().endswith(
+        "or leave it out"
+    )
 
 
 def test_test_of_a_run(tmp_path, capsys):
@@ -169,6 +173,13 @@ def test_predict(folder, capsys):
     call("predict", folder / "si.safetensors", *former)
     assert "2 structures" in capsys.readouterr().out
     assert "ends in .extxyz" in fails(capsys, "predict", folder / "si.safetensors", folder / "si.traj", "out.pdb")
+
+
+def test_predict_names_structures_with_other_species(folder, capsys):
+    write(folder / "both.traj", [bulk("Si"), bulk("Si"), bulk("Cu")])
+    message = fails(capsys, "predict", folder / "si.safetensors", folder / "both.traj", "--out", folder / "both.extxyz")
+    assert "both.traj: structure 2: got species Cu; the model knows Si" in message
+    assert not (folder / "both.extxyz").exists()
 
 
 def test_predict_without_cell(folder):
