@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
+from ase_mlelec.data.keys import STRESS_UNIT
 from ase_mlelec.quantities import DIPOLE, QUANTITIES
 from ase_mlelec.survey.cost import expected, expected_hamiltonian, expected_ldos
 from ase_mlelec.survey.dipoles import charges_like, formal_charges
@@ -109,9 +110,10 @@ def _data(text, found, path):
     if keys or unit:
         text.section("data.keys")
         for label, name in keys.items():
-            text.set(label, name)
+            if label != STRESS_UNIT or not unit:
+                text.set(label, name)
         if unit:
-            text.set("stress_unit", unit, "From energy differences of strained structures, see the warning above.")
+            text.set(STRESS_UNIT, unit, "From energies or forces, see the warning above.")
 
 
 def _stress_unit(found):
@@ -188,7 +190,7 @@ def _energy(text, found, name=None):
         [],
         "Linear in the features and solved in closed form: accurate with few data, without steps, the same in each run.",
     )
-    if any(each.label == "stress" for each in found.suspicions) and not _stress_unit(found):
+    if any(each.label == "stress" and not each.stress_unit for each in found.suspicions):
         text.set("virial", [0.0, 0.0], "The stress looks wrong (see the warning above) and is left out.")
 
 

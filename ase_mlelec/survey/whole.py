@@ -8,6 +8,7 @@ from typing import Any
 
 from ase_mlelec.checks import CLOSEST
 from ase_mlelec.data.frames import has_keys
+from ase_mlelec.data.keys import STRESS_UNIT
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor, factors, find_pairs
 from ase_mlelec.survey.energy_scale import by_forces, by_sizes
@@ -100,9 +101,9 @@ def survey(
     shares = not certain and by_sizes(frames, without=structures.isolated)
     convertible = all(map(_names_units, paths))
     stress = stress_by_forces(frames, without=structures.isolated)
-    wrong = suspicions(
-        of_forces, of_stress, frames, scale=scale, stress_scale=stress, shares=shares, convertible=convertible
-    )
+    given = (keys or {}).get(STRESS_UNIT, "eV/A^3")
+    more: dict[str, Any] = {"scale": scale, "stress_scale": stress, "shares": shares}
+    wrong = suspicions(of_forces, of_stress, frames, **more, convertible=convertible, given=given)
     trusted = pairs if _fits(of_stress) else pairs.unstrained()
     odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))
     return Survey(source, structures, energies, spreads, of_forces, of_stress, scale, odd, wrong)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_mlelec.data.data_set import Frames
+from ase_mlelec.data.keys import STRESS_UNITS
 from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor
 from ase_mlelec.survey.stress_scale import StressScale
 from ase_mlelec.units import BOHR, GPA, HARTREE, HARTREE_PER_BOHR, HARTREE_PER_BOHR3, KCAL_PER_MOL, KJ_PER_MOL
@@ -15,7 +16,7 @@ CERTAIN = 0.1  # largest error of a factor, relative to it
 EXACT = 0.05  # largest relative error of factors of ase_mlelec.survey.energy_scale that count like those of pairs
 ROUGH = (0.3, 4.0)  # factors of ase_mlelec.survey.energy_scale with larger errors that are right
 NEAR = 0.9  # logarithm of the ratio of such a factor and a unit that explains it
-ROUGH_STRESS = (0.1, 10.0)  # factors of ase_mlelec.survey.stress_scale that are right
+ROUGH_STRESS = (0.2, 5.0)  # factors of ase_mlelec.survey.stress_scale that are right
 MOST = 100.0  # eV/atom, of stress x volume in matter; iron at 1.5 TPa has 50
 
 PER_ATOM, MULTIPLY = "energies per atom", "multiply them by the numbers of atoms and write the data again"
@@ -42,6 +43,21 @@ OF_STRESS = {
     HARTREE_PER_BOHR3: ("Hartree/bohr^3", ""),
     HARTREE_PER_BOHR3 / 2: ("Rydberg/bohr^3", ""),
 }
+
+
+@dataclass(frozen=True)
+class Units:
+    """Whether ``[data.keys] stress_unit`` applies to data, and the one with which they were read."""
+
+    convertible: bool
+    given: str
+
+    def after(self, unit: str) -> str:
+        """Name of the unit of stresses that look as if they still were in ``unit`` after reading; "" for none."""
+        wanted = STRESS_UNITS[self.given] * STRESS_UNITS[unit]
+        return next(
+            (name for name, factor in STRESS_UNITS.items() if self.convertible and np.isclose(factor, wanted)), ""
+        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ def suspicions(
     stress_scale: StressScale | None = None,
     shares: bool = False,
     convertible: bool = True,
+    given: str = "eV/A^3",
 ) -> list[Suspicion]:
     """Units and signs that look wrong, from the factors of ase_mlelec.survey.derivatives.factors.
 
@@ -83,8 +100,11 @@ def suspicions(
         What ase_mlelec.survey.stress_scale finds.
     convertible : bool
         Whether ``[data.keys] stress_unit`` applies to the data.
+    given : str
+        The ``stress_unit`` with which they were read.
     """
     found = []
+    units = Units(convertible, given)
     if shares:
         found.append(
             Suspicion(f"energies do not grow with the numbers of atoms, as with {PER_ATOM}; {MULTIPLY}", "energy")
@@ -94,8 +114,8 @@ def suspicions(
     if forces is not None and is_off(forces):
         found.append(Suspicion(_of_forces(forces), "forces"))
     if stress is not None and is_off(stress):
-        found.append(_of_stress(stress, convertible))
-    elif stress_scale is not None and (suspicion := _of_stress_scale(stress_scale.factor, stress, convertible)):
+        found.append(_of_stress(stress, units))
+    elif stress_scale is not None and (suspicion := _of_stress_scale(stress_scale.factor, stress, units)):
         found.append(suspicion)
     else:
         found += _beyond_matter(frames, convertible)
@@ -162,7 +182,7 @@ def _of_scale(factor):
     )
 
 
-def _of_stress_scale(factor, by_pairs, convertible):
+def _of_stress_scale(factor, by_pairs, units):
     """Suspicion of a factor of ase_mlelec.survey.stress_scale, or None where it is right, or where pairs tell otherwise."""
     if factor is None or (by_pairs is not None and by_pairs.n_pairs >= CERTAIN_PAIRS and is_certain(by_pairs)):
         return None
@@ -171,7 +191,7 @@ def _of_stress_scale(factor, by_pairs, convertible):
     if usual and not sign:
         return None
     unit = ("", "eV/A^3") if usual else next(iter(_alike(OF_STRESS, 1 / size, NEAR)), None)
-    meaning, mended, remedy = _meaning_of(unit, 1 / size, sign, convertible)
+    meaning, mended, remedy = _meaning_of(unit, 1 / size, sign, units)
     return Suspicion(
         f"the stress of {factor.n_pairs} structures varies {factor.value:.2g} times as much as by a pair potential that is "
         f"fitted to the forces: it looks as if it were {meaning}; {remedy}",
@@ -180,10 +200,10 @@ def _of_stress_scale(factor, by_pairs, convertible):
     )
 
 
-def _of_stress(factor, convertible):
+def _of_stress(factor, units):
     size, sign = abs(factor.value), "-" if factor.value < 0 else ""
     unit = ("", "eV/A^3") if abs(np.log(size)) <= OFF else next(iter(_alike(OF_STRESS, size)), None)
-    meaning, mended, remedy = _meaning_of(unit, size, sign, convertible)
+    meaning, mended, remedy = _meaning_of(unit, size, sign, units)
     return Suspicion(
         f"energy differences of {factor.n_pairs} pairs of strained structures are {_shown(factor)} times those that the "
         f"stress gives: it looks as if it were {meaning}; {remedy}",
@@ -192,7 +212,7 @@ def _of_stress(factor, convertible):
     )
 
 
-def _meaning_of(unit, size, sign, convertible):
+def _meaning_of(unit, size, sign, units):
     """What a factor ``size`` of energies over stresses means, the stress_unit that mends it, and the remedy."""
     if unit is None:
         meaning = f"{size:.3g} times too small" if size > 1 else f"{1 / size:.3g} times too large"
@@ -200,7 +220,7 @@ def _meaning_of(unit, size, sign, convertible):
         meaning = unit[0] and f"in {unit[0]}"
     if sign:
         meaning = f"{meaning} and positive under pressure".removeprefix(" and ")
-    mended = f"{sign}{unit[1]}" if convertible and unit and unit[1] else ""
+    mended = units.after(f"{sign}{unit[1]}") if unit and unit[1] else ""
     remedy = f'stress_unit = "{mended}" in [data.keys] converts it' if mended else "correct it and write the data again"
     return meaning, mended, remedy
 

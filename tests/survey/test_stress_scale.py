@@ -8,6 +8,7 @@ from ase.io import write
 from small_survey import labeled, mapped
 
 from ase_mlelec.data.frames import Frame, Frames, to_images
+from ase_mlelec.survey.choices import configuration
 from ase_mlelec.survey.energy_scale import terms
 from ase_mlelec.survey.stress_scale import stress_by_forces, virial_terms
 from ase_mlelec.survey.whole import survey
@@ -122,3 +123,26 @@ def test_survey_of_a_file(tmp_path):
     write(tmp_path / "a.extxyz", to_images(mapped(moving(), virial=np.negative)))
     seen = survey([tmp_path / "a.extxyz"])
     assert seen.stress_factor is None and [each.stress_unit for each in seen.suspicions] == ["-eV/A^3"]
+
+
+@pytest.mark.parametrize(
+    "given, right", [("kbar", "-kbar"), ("eV/A^3", "-kbar"), ("-kbar", "-kbar"), ("-eV/A^3", "-kbar")]
+)
+def test_units_that_were_given_are_corrected(given, right, tmp_path):
+    """The configuration names one unit, with which the data are right."""
+    frames = mapped(moving(), virial=lambda virial: -10 / GPA * virial)
+    path = tmp_path / "a.extxyz"
+    write(path, to_images(frames))
+    found = survey([path], keys={"stress_unit": given})
+    text = configuration(found, tmp_path / "a.toml")
+    assert text.count(f'\nstress_unit = "{right}"') == text.count("\nstress_unit") == 1
+    assert bool(found.suspicions) == (given != right)
+    assert not survey([path], keys={"stress_unit": right}).suspicions
+
+
+def test_no_unit_mends_an_order(tmp_path):
+    """A stress of another sign and another order is left out."""
+    read = in_order("xy", "yz", "xz")
+    write(tmp_path / "a.extxyz", to_images(mapped(moving(), virial=lambda virial: -read(virial))))
+    text = configuration(survey([tmp_path / "a.extxyz"]), tmp_path / "a.toml")
+    assert "virial = [0.0, 0.0]" in text
