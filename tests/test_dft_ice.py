@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.calculators.calculator import Calculator
 from ase.geometry import get_distances
 
 from ase_mlelec.data.frames import read_frames
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "dft"))
 import ice
+import ice_dynamics
 import ice_labels
 from ice_structures import OH_LENGTH, PLAN, ice_atoms, ice_vii, is_sound, sample, snapshot
 
@@ -52,7 +54,8 @@ def test_phases():
 
 def test_plan(tmp_path, monkeypatch):
     seeds = [seed for *_, count, first in PLAN for seed in range(first, first + count)]
-    seeds += [seed for *_, seed in ice_labels.RESPONSES + ice_labels.TAUGHT_RESPONSES]
+    names = ("RESPONSES", "FLUID_RESPONSES", "TAUGHT_RESPONSES", "FURTHER_RESPONSES")
+    seeds += [seed for name in names for *_, seed in getattr(ice_labels, name)]
     assert len(set(seeds)) == len(seeds) and max(seeds) < 1000
     monkeypatch.setattr("ice_structures.PLAN", [("molecular", 2.9, 3.1, 2, 0), ("close", 2.6, 2.8, 1, 400)])
     monkeypatch.setattr(sys, "argv", ["ice.py", "sample", str(tmp_path / "first.extxyz")])
@@ -79,7 +82,7 @@ def test_data_set(tmp_path):
     small = snapshot("molecular", 2.92, 810, repeat=1)
     arrays = {"numbers": small.numbers, "cell": small.cell.array, "positions": small.positions}
     born = rng.normal(size=(len(small), 3, 3))
-    np.savez(tmp_path / "response" / "molecular-2920-810.npz", **arrays, born_charges=born, dielectric=np.eye(3))
+    np.savez(tmp_path / "response" / "molecular-2920-810.npz", **arrays, born_charges=born, dielectric=3 * np.eye(3))
     ice_labels.collect(tmp_path, tmp_path / "ice.h5")
     frames = {frame.name: frame for frame in read_frames(tmp_path / "ice.h5")}
     assert {name: frame.group for name, frame in frames.items()} == {
@@ -97,3 +100,24 @@ def test_data_set(tmp_path):
         np.testing.assert_allclose(labels["dipole"], charges @ atoms.positions - 8 * moved.sum(axis=0), atol=1e-4)
     found = frames["response-molecular-2920-810"].labels["born_charges"]
     np.testing.assert_allclose(found, born - born.mean(axis=0), atol=1e-6)
+    assert set(frames["response-molecular-2920-810"].labels) == {"born_charges"}
+    (response,) = read_frames(tmp_path / "ice_polarizability.h5")
+    # the dipole of a cell is its volume times ε_0 (ε - 1) E, and a polarizability volume that over 4π ε_0 E
+    wanted = 2 * small.get_volume() / (4 * np.pi) * np.eye(3)
+    np.testing.assert_allclose(response.labels["polarizability"], wanted, rtol=1e-6)
+    np.testing.assert_allclose(response.labels["born_charges"], found, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The implementation of `fixcm=True`")
+def test_hot_dynamics_end_before_atoms_come_too_close():
+    class Attraction(Calculator):
+        implemented_properties = ("energy", "forces")
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+            self.results = {"energy": 0.0, "forces": -3.0 * atoms.positions}
+
+    atoms = snapshot("molecular", 2.92, 810, repeat=1)
+    frames = list(ice_dynamics.hot_dynamics(atoms, Attraction(), 300, np.random.default_rng(0), 400))
+    steps = [step for step, _ in frames]
+    assert steps == list(range(0, 10 * len(steps), 10)) and len(steps) < 41
+    assert all(is_sound(frame, closest=(0.9, 0.7, 1.6)) for _, frame in frames)

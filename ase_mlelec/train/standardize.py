@@ -15,6 +15,7 @@ from ase_mlelec.quantities import LABELS, QUANTITIES
 
 ALIKE = 1e-3  # spread of features relative to their size, below which atoms are alike
 ENOUGH_ATOMS = 3000
+ROWS = 20  # components of labels for each constant of tensors of centers
 
 
 def standardize(model: Model, frames: Frames) -> None:
@@ -198,7 +199,8 @@ def _center_tensors(head, batches, label, environment):
     """Bias of a CenterHead: the constant outputs b_o of the nets for which sum_o b_o B_o is nearest to the labels.
 
     The tensors B_o are similar to each other; directions in which they hardly differ are left out, because they would
-    make the constants large.
+    make the constants large. So are directions beyond one for ROWS components of labels: with as many constants as there
+    are components nothing would be left to learn.
     """
     basis = head.basis(environment.frame)  # [N, O, 3 ...]
     system = next(iter(batches.all_batches(len(batches)))).system
@@ -209,7 +211,9 @@ def _center_tensors(head, batches, label, environment):
     matrix = torch.cat(columns, dim=1).movedim(1, -1).flatten(0, -2)  # [rows, centers O]
     truth = torch.cat([batch.labels[label] for batch in batches.all_batches(16)]).reshape(-1, 1)
     size = matrix.square().mean(dim=0).sqrt() + 1e-12
-    solution = torch.linalg.lstsq((matrix / size).cpu(), truth.cpu(), rcond=1e-3, driver="gelsd").solution.to(size)
+    left, values, right = torch.linalg.svd((matrix / size).cpu(), full_matrices=False)
+    n = min(int((values > 1e-3 * values[0]).sum()), max(1, len(truth) // ROWS))
+    solution = (right[:n].T @ ((left[:, :n].T @ truth.cpu()) / values[:n, None])).to(size)
     residual = (truth - matrix / size @ solution).square().mean().sqrt()
     head.nets.bias.copy_((solution[:, 0] / size).reshape(head.nets.bias.shape))
     size = size.reshape(head.nets.bias.shape).square().mean(dim=0).sqrt()

@@ -81,18 +81,33 @@ def sample_hot(path, model, first_seed):
         atoms = ice_atoms(2.0, rng, 2, None, 0.02, 0.02)
         scale = (atoms.get_masses().sum() / atoms.get_volume() * units._amu * 1e27 / density) ** (1 / 3)
         atoms = ice_atoms(2.0 * scale, np.random.default_rng(seed), 2, None, 0.02, 0.02)
-        atoms.calc = calc
-        thermalize_momenta(atoms, temperature_K=temperature, rng=rng)
-        run = Langevin(atoms, STEP / 2 * units.fs, temperature_K=temperature, friction=0.05 / units.fs, rng=rng)
-        last = wrapped(atoms)
-        for step, _ in enumerate(run.irun(max(HOT_STEPS))):
-            if step % 10 == 0:
-                if not is_sound(atoms, closest=(0.9, 0.7, 1.6)):
-                    add(path, last, f"{head}-{step - 10:05d}")
-                    break
-                last = wrapped(atoms)
+        for step, frame in hot_dynamics(atoms, calc, temperature, rng, max(HOT_STEPS)):
             if step in HOT_STEPS:
-                add(path, wrapped(atoms), f"{head}-{step:05d}")
+                add(path, frame, f"{head}-{step:05d}")
+        if step < max(HOT_STEPS):
+            add(path, frame, f"{head}-{step:05d}")
+
+
+def hot_dynamics(atoms, calc, temperature, rng, steps):
+    """Constant-volume dynamics at that temperature (K): (step, Atoms) every ten steps, until atoms come too close."""
+    atoms.calc = calc
+    thermalize_momenta(atoms, temperature_K=temperature, rng=rng)
+    run = Langevin(atoms, STEP / 2 * units.fs, temperature_K=temperature, friction=0.05 / units.fs, rng=rng)
+    for step, _ in enumerate(run.irun(steps)):
+        if step % 10:
+            continue
+        if not is_sound(atoms, closest=(0.9, 0.7, 1.6)):
+            return
+        yield step, wrapped(atoms)
+
+
+def small_fluid(a, seed, model="ice"):
+    """Two hot molecules, or what is left of them, in a cube of length ``a`` (Å); 2,000 K would part those of long ones."""
+    rng = np.random.default_rng(seed)
+    atoms = ice_atoms(a, rng, 1, None, 0.02, 0.02)
+    calc = DeepPotCalculator(model, on_extrapolation="ignore")
+    *_, (_, last) = hot_dynamics(atoms, calc, 2000 if a < 2.8 else 1000, rng, HOT_STEPS[0])
+    return last
 
 
 def wrapped(atoms):

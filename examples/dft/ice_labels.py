@@ -9,7 +9,7 @@ from pathlib import Path
 import espresso
 import numpy as np
 from ase import Atoms
-from ice_dynamics import pressure_of
+from ice_dynamics import pressure_of, small_fluid
 from ice_structures import ice_atoms, snapshot
 
 from ase_mlelec.atomic_write import replacing
@@ -43,6 +43,30 @@ TAUGHT_RESPONSES = [
     ("hot", 3.00, 816),
     ("hopping", 2.65, 817),
 ]
+# the same of cells that are to train polarizabilities, in a file of their own; "fluid" is from dynamics at 1,000 or 2,000 K
+FURTHER_RESPONSES = [
+    ("fluid", 3.10, 820),
+    ("molecular", 2.80, 821),
+    ("fluid", 2.77, 822),
+    ("hopping", 2.82, 823),
+    ("hot", 2.68, 824),
+    ("symmetric", 2.69, 825),
+    ("fluid", 2.58, 826),
+    ("molecular", 3.00, 827),
+    ("hopping", 2.70, 828),
+    ("hot", 2.92, 829),
+    ("symmetric", 2.60, 831),
+    ("molecular", 2.86, 832),
+    ("hopping", 2.61, 834),
+    ("hot", 2.75, 835),
+    ("molecular", 3.12, 837),
+    ("symmetric", 2.66, 838),
+    ("hot", 3.05, 840),
+    ("hopping", 2.78, 841),
+    ("molecular", 2.74, 842),
+]
+# tests of the polarizability in a fluid, beside RESPONSES
+FLUID_RESPONSES = [("fluid", 3.05, 806), ("fluid", 2.72, 807), ("fluid", 2.54, 808)]
 RESPONSE_MESH = (4, 4, 4)  # shifted by half a step
 
 
@@ -121,17 +145,17 @@ def label(atoms, work):
 
 
 def respond(work):
-    """Born charges and dielectric tensors of the cells of RESPONSES and TAUGHT_RESPONSES.
+    """Born charges and dielectric tensors of all cells of RESPONSES and the like.
 
     Cells of two molecules, for the sake of the points: at Γ alone the charges of 16 molecules sum to -7 to -11 e.
     """
     (work / "response").mkdir(parents=True, exist_ok=True)
-    for phase, a, seed in RESPONSES + TAUGHT_RESPONSES:
+    for phase, a, seed in RESPONSES + FLUID_RESPONSES + TAUGHT_RESPONSES + FURTHER_RESPONSES:
         name = f"{phase}-{1000 * a:.0f}-{seed:03d}"
         target, directory, start = work / "response" / f"{name}.npz", work / f"response-{name}", time.time()
         if target.exists():
             continue
-        atoms = snapshot(phase, a, seed, repeat=1)
+        atoms = small_fluid(a, seed) if phase == "fluid" else snapshot(phase, a, seed, repeat=1)
         calculate(atoms, directory, RESPONSE_MESH, koffset=(1, 1, 1))
         espresso.response(directory)
         born, dielectric = read_ph(directory / "response.out")
@@ -199,6 +223,20 @@ def load_response(path):
     return Frame(atoms, {"born_charges": born}, f"response-{path.stem}", "train")
 
 
+def load_polarizability(path, group):
+    """As ``load_response``, with the polarizability."""
+    frame = load_response(path)
+    with np.load(path) as stored:
+        tensor = polarizability(stored["dielectric"], frame.atoms.get_volume())
+    return replace(frame, labels=frame.labels | {"polarizability": tensor}, group=group)
+
+
+def polarizability(dielectric, volume):
+    """Change of the dipole of a cell (Å^3) in the macroscopic field, from its dielectric tensor and volume (Å^3)."""
+    symmetric = (dielectric + dielectric.T) / 2
+    return volume * (symmetric - np.eye(3)) / (4 * np.pi)
+
+
 def collect(work, target):
     """Gather all finished labels into one compressed data set, with those that are there, and responses beside it."""
     former = read_hdf5(target) if target.exists() else ()
@@ -239,6 +277,7 @@ def collect(work, target):
         + ", ".join(f"{groups.count(g)} {g}" for g in sorted(set(groups)))
         + f"; {min(pressures):.0f} to {max(pressures):.0f} GPa; {len(list(work.glob('*.rejected')))} rejected"
     )
+    write_polarizabilities(responses, target.with_name(f"{target.stem}_polarizability.h5"))
     tests = [responses[seed] for _, _, seed in RESPONSES if seed in responses]
     if tests:
         stored = [np.load(path) for path in tests]
@@ -251,3 +290,18 @@ def collect(work, target):
                     for key in ("numbers", "cell", "positions", "born_charges", "dielectric")
                 },
             )
+
+
+def write_polarizabilities(responses, target):
+    """Data set of ``responses``, paths by seed, with polarizabilities."""
+    groups = {"train": TAUGHT_RESPONSES + FURTHER_RESPONSES, "test": RESPONSES + FLUID_RESPONSES}
+    frames = [
+        load_polarizability(responses[seed], group)
+        for group, cells in groups.items()
+        for *_, seed in cells
+        if seed in responses
+    ]
+    if frames:
+        about = f"Å^3, of ph.x, a {RESPONSE_MESH[0]}^3 mesh off Γ, cells of two molecules: V (ε - 1) / 4π"
+        write_hdf5(target, Frames(frames, None, {"valence_charges": CHARGES, "polarizability": about}))
+        print(f"{len(frames)} polarizabilities")

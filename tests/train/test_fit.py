@@ -313,7 +313,7 @@ def test_species_without_atoms(train_frames):
 )
 def test_bias_of_centers_is_the_best_constant(kind, label):
     """Labels that are constant coefficients times the basis are met before any training."""
-    frames, model = make_wannier_frames(12), random_model(3, ())
+    frames, model = make_wannier_frames(60), random_model(3, ())
     head = kind(2, model.descriptor.n_features, 8, (1,), (4,)).double()
     model.heads[head.quantity] = head
     with torch.no_grad():
@@ -330,6 +330,27 @@ def test_bias_of_centers_is_the_best_constant(kind, label):
         found = batch.system.sum_per_system(batch.predict(model, head.quantity))
     # directions of the basis that hardly matter, below 1e-3 of the largest, are left out
     assert_close(found, torch.stack([value.sum(dim=0) for value in values]), 3e-3)
+
+
+@pytest.mark.parametrize(
+    "kind, shape, label", [(VectorHead, 3, "summed_dipole"), (TensorHead, (3, 3), "polarizability")]
+)
+def test_constants_of_centers_do_not_explain_few_labels(kind, shape, label):
+    """There are more constant coefficients than components of labels, which would leave nothing to learn."""
+    frames, model = make_wannier_frames(1), random_model(3, ())
+    head = kind(2, model.descriptor.n_features, 8, (1,), (4,)).double()
+    model.heads[head.quantity] = head
+    batch, left = Batches.for_model(model, frames, ()).batch([0]), []
+    for seed in range(5):
+        value = np.random.default_rng(seed).normal(size=shape)
+        frames.frames[0].labels = {label: value + value.T}
+        standardize_heads(model, frames)
+        torch.nn.init.zeros_(head.nets.last[0].weight)
+        with torch.no_grad():
+            error = batch.predict(model, head.quantity).sum(dim=0).numpy() - value - value.T
+        left.append(np.square(error).sum() / np.square(value + value.T).sum())
+        assert float(head.nets.scale.min()) > 1e-3
+    assert 0.3 < np.mean(left) <= 1
 
 
 def test_the_scale_of_energies_is_at_least_that_of_the_forces():
