@@ -340,20 +340,23 @@ def _needs(frames, loss, n_weights, batch_size, n_matrices):
 
 
 def folds_in_memory(
-    model: Model, seen: Frames, held: Sequence[Frames], loss: EnergyLoss
+    model: Model, seen: Frames, held: Sequence[Frames], loss: EnergyLoss, *, progress: bool | Log = True
 ) -> tuple[Frames, list[Frames]]:
     """Structures to fit and folds for ``fit_by_choice``, with as many of the folds as memory suffices for, and one at least.
 
-    The structures of other folds are fitted from the start.
+    The structures of other folds are fitted from the start. Where a matrix of the size of the labels is solved, folds take
+    no memory.
     """
     every, n_weights, n = join([seen, *held]), _n_weights(model), len(held)
     batch_size = _fewer_of_large(every, BATCH)
     while n > 1:
-        needed = _needs(every, loss, n_weights, batch_size, _n_matrices(held[:n], loss, n_weights))[1]
-        if memory_suffices(needed):
+        few, needed, _ = _needs(every, loss, n_weights, batch_size, _n_matrices(held[:n], loss, n_weights))
+        if few or memory_suffices(needed):
             break
         n -= 1
     n = -processes.largest(-n)  # the fewest of all processes, which must choose alike
+    if n < len(held):
+        Log.of(progress).tell(f"choosing with {n} of {len(held)} folds, for which the memory suffices")
     return join([seen, *held[n:]]), list(held[:n])
 
 

@@ -531,7 +531,7 @@ def test_few_structures_are_all_in_folds():
     assert chooses_by(frames.take([0, 1, 3]), 1000)[1] == []
 
 
-def test_as_many_folds_as_memory_suffices_for(monkeypatch):
+def test_as_many_folds_as_memory_suffices_for(monkeypatch, capsys):
     frames = make_frames(15)
     model, folds = ace_model(frames), [frames.take([k]) for k in range(5)]
     seen, n_weights = frames.take(list(range(5, 15))), len(flat(model))
@@ -543,6 +543,8 @@ def test_as_many_folds_as_memory_suffices_for(monkeypatch):
             "ase_mlelec.train.memory.available_memory", lambda: 8 * n_weights * (n_matrices * n_weights + rows)
         )
         others, found = folds_in_memory(model, seen, folds, LOSS)
+        fewer = f"choosing with {len(found)} of 5 folds, for which the memory suffices\n"
+        assert capsys.readouterr().err == ("" if len(found) == 5 else fewer)
         assert len(others) + len(found) == 15
         assert [each[0].name for each in found] == [frames[k].name for k in range(len(found))]
         return len(found)
@@ -553,6 +555,10 @@ def test_as_many_folds_as_memory_suffices_for(monkeypatch):
     assert kept(5) == kept(1) == 1  # which is refused later
     monkeypatch.setattr("ase_mlelec.processes.largest", lambda number: max(number, -2))  # another process has two
     assert kept(many) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(linear_energy, "MANY_WEIGHTS", 0)
+    monkeypatch.setattr(linear_energy, "FEW_ROWS", 1e9)
+    assert kept(1) == 5  # a matrix of the size of the labels needs none for folds
 
 
 def test_folds_of_few_structures_hold_all_of_them(monkeypatch):

@@ -81,7 +81,7 @@ def fit_hot_energies(model: Model, hot: Mapping[float, Mapping[str, Frames]], co
     for temperature in sorted(hot, key=lambda temperature: -len(hot[temperature]["train"])):
         parts = hot[temperature]
         log.tell(f"free energy at {temperature:g} K: it is known for {len(parts['train'])} structures")
-        fit = _Fit(seen, parts, config)
+        fit = _Fit(seen, parts, config, log)
         seen[temperature] = fit.from_mixture_of(seen)
         about[f"energy at {temperature:g} K"] = fit.about | _errors(seen[temperature], parts, log)
         whole = len(parts.get("validation", ())) > 0
@@ -135,11 +135,11 @@ def _same_structures(cold: Frames, hot: Frames, name: str) -> Frames:
 class _Fit:
     """What is chosen for the energy at one temperature, with a dict of the models at others."""
 
-    def __init__(self, fitted, parts, config):
+    def __init__(self, fitted, parts, config, log):
         self.train = parts["train"]
         self.support = parts.get("support", self.train.take([]))
         self.loss = unit_loss(self.train, cast(EnergyConfig, config.energy))
-        self.shares, self.weights, self.ridge = self._choice(fitted)
+        self.shares, self.weights, self.ridge = self._choice(fitted, log)
 
     @property
     def about(self):
@@ -150,13 +150,14 @@ class _Fit:
             "weights": self.weights,
         }
 
-    def _choice(self, fitted):
+    def _choice(self, fitted, log):
         """What leads to the smallest errors on blocks of the training structures that are left out."""
         seen, held = chooses_by(self.train, n_weights(next(iter(fitted.values())).heads["energy"]))
         mixtures = [dict.fromkeys(fitted, 0.0), _shares(fitted, self.train)]
         if not held:
             return mixtures[1], WEIGHTS, RIDGE
-        seen, held = folds_in_memory(next(iter(fitted.values())), _joined(seen, self.support), held, self.loss)
+        model, seen = next(iter(fitted.values())), _joined(seen, self.support)
+        seen, held = folds_in_memory(model, seen, held, self.loss, progress=log)
         choices = []
         for shares in mixtures:
             start = _mixture(fitted, shares, self.train)

@@ -121,10 +121,7 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         return Fitted()
     unit = unit_loss(train, options)
     _begin(model, train, unit, log)
-    n_folds = len(held)
-    seen, held = folds_in_memory(model, join([seen, support]) if support else seen, held, unit)
-    if len(held) < n_folds:
-        log.tell(f"choosing with {len(held)} of {n_folds} folds, for which the memory suffices")
+    seen, held = folds_in_memory(model, join([seen, support]) if support else seen, held, unit, progress=log)
     fit = fit_by_choice(
         model,
         seen,
