@@ -9,6 +9,7 @@ from torch import Tensor
 from ase_mlelec.physics.gap import TOLERANCE, GapOfDOS, gap_of_dos
 
 MISSED = 2.0  # an insulator's projections may miss this many times the average share
+UNSURE = 3.0  # times the root mean square error of the number of states below a gap
 OF_INSULATORS = 0.15  # of the electrons of structures that should have a gap, see Electrons.tolerance
 
 
@@ -24,11 +25,14 @@ class Electrons(NamedTuple):
     tolerance : float
         Share by which the states below a gap may differ from the electrons. A model whose training structures have gaps
         is trusted more in that there is one than in how many states lie below.
+    unsure : float
+        Share of the electrons by which the number of states below a gap may be wrong, see ``gap_of_dos``; 0 for labels.
     """
 
     counts: Mapping[str, float] | None
     width: float
     tolerance: float
+    unsure: float = 0.0
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], head: Any) -> "Electrons":
@@ -38,7 +42,8 @@ class Electrons(NamedTuple):
         missed = max([1 - own / valence[each] for each, own in counts.items() if valence.get(each)], default=0.0)
         least = OF_INSULATORS if getattr(head, "square_root", False) else 0.0
         width = float(metadata.get("dos_width_eV", 0.0))
-        return cls(counts or None, width, max(least, TOLERANCE + MISSED * missed))
+        unsure = UNSURE * float(metadata.get("states_below_gap_error", 0.0))
+        return cls(counts or None, width, max(least, TOLERANCE + MISSED * missed), unsure)
 
     def number(self, numbers: Iterable[int]) -> float | None:
         """Electrons in the density of states of a structure with these atomic numbers; None where that is unknown."""
@@ -49,4 +54,5 @@ class Electrons(NamedTuple):
 
     def gap(self, energies: Tensor, dos: Tensor, n_electrons: float, n_atoms: int) -> GapOfDOS | None:
         """Gap of the density of states [S], states/eV, of a structure; None in a metal."""
-        return gap_of_dos(energies, dos / n_atoms, n_electrons / n_atoms, width=self.width, tolerance=self.tolerance)
+        shares = {"tolerance": self.tolerance, "unsure": self.unsure}
+        return gap_of_dos(energies, dos / n_atoms, n_electrons / n_atoms, width=self.width, **shares)

@@ -153,6 +153,9 @@ def test_device():
     refused(
         CalculatorSetupError, "got device='gpu'", "choose 'cpu', 'cuda' or 'cuda:0'", lambda: deep_pot(device="gpu")
     )
+    refused(
+        CalculatorSetupError, "got device='mps'", "choose 'cpu', 'cuda' or 'cuda:0'", lambda: deep_pot(device="mps")
+    )
     if not torch.cuda.is_available():
         refused(
             CalculatorSetupError,

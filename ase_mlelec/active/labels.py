@@ -66,7 +66,8 @@ def label_all(
         in_processes(config, task, open_ones, folder)
     if open_ones:
         seconds = (time.monotonic() - began) / len(open_ones)
-        tell(f"{len(open_ones)} labels, {seconds:.3g} s each with {config.label.workers} at a time")
+        n, at_a_time = len(open_ones), config.label.workers
+        tell(f"{n} label{'s' * (n != 1)}, {seconds:.3g} s each with {at_a_time} at a time")
     return gathered(folders, tell)
 
 

@@ -52,7 +52,7 @@ def _draw_scores(ax, config, frames):
         for level in (config.select.low, config.select.highest):
             if level:
                 ax.axvline(level, color="k", ls="--", lw=1)
-        ax.legend(frameon=False)
+        ax.legend(frameon=True)
     ax.set(xlabel=_axis(config), ylabel="frames", title="explored")
 
 
@@ -83,10 +83,13 @@ def _draw_errors(ax, summaries):
         values = [each["errors"].get(part, {}).get(key) for each in summaries]
         if "mean square" in titles.get(key, "") and all(isinstance(value, float) for value in values) and values[0]:
             ax.plot(labels, values, "o-", label=titles[key], ms=4)
-    ax.set(xlabel="labels learned", title=f"errors on {part or 'held-out'} structures")
+    ax.set(xlabel="labels learned", ylabel="error", title=f"errors on {part or 'held-out'} structures")
+    ax.set_xticks(sorted({*labels}))
     if ax.lines:
         ax.set_yscale("log")
-        ax.legend(frameon=False, fontsize="small")
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend
+        ax.legend(frameon=False, fontsize="small", loc="upper left")
 
 
 def _draw_pairs(ax, config, summaries):
@@ -102,4 +105,7 @@ def _draw_pairs(ax, config, summaries):
         low, high = ax.get_xlim()
         ax.plot([low, high], [low, high], "k-", lw=0.8)
         ax.plot([low, high], [2 * low, 2 * high], "k:", lw=0.8)
-    ax.set(xlabel=_axis(config), ylabel="error before it was learned", title="error bars of labeled structures")
+    unit = SCORES[config.select.quantity].unit
+    ax.set(
+        xlabel=_axis(config), ylabel=f"error before it was learned ({unit})", title="error bars of labeled structures"
+    )

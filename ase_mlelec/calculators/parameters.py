@@ -155,6 +155,8 @@ def as_device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise CalculatorSetupError(f"got device={device!r}; choose 'cpu', 'cuda' or 'cuda:0'") from None
+    if found.type not in ("cpu", "cuda"):  # others, such as Apple's mps, lack double precision
+        raise CalculatorSetupError(f"got device={str(device)!r}; choose 'cpu', 'cuda' or 'cuda:0'")
     if found.type == "cuda" and not torch.cuda.is_available():
         raise CalculatorSetupError(f"got device={device!r}, but torch finds no CUDA device; choose 'cpu'")
     return found

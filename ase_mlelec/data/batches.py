@@ -292,7 +292,8 @@ def _check_grid(grid, frames, labels):
     if found is not None and (len(found) != len(grid) or not np.allclose(found, grid, atol=1e-6)):
         raise ValueError(
             f"the energy grid of the data is {found[0]:g}..{found[-1]:g} eV, {len(found)} points, that of "
-            f"the model {grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points; bring the data to the model's"
+            f"the model {grid[0]:g}..{grid[-1]:g} eV, {len(grid)} points; give the runs themselves to 'mlelec test', or "
+            f"convert them with --grid {grid[0]:g} {grid[-1]:g} --step {(grid[-1] - grid[0]) / (len(grid) - 1):g}"
         )
     for frame in frames:
         for name in labels:

@@ -9,6 +9,7 @@ NUMBERS = {
     "dos_width_eV": (0.0, 100.0),
     "bands_complete_below_eV": (-1e5, 1e5),
     "functions_per_vector": (1, 1000),
+    "states_below_gap_error": (0.0, 1e3),
     "grid_spacing_A": (0.0, 100.0),
     "shortest_distance_A": (0.0, 1000.0),
 }

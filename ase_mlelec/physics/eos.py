@@ -121,7 +121,7 @@ def fit(volumes: ArrayLike, energies: ArrayLike, kind: str = "birch-murnaghan") 
     Raises
     ------
     ValueError
-        For too few points, an unknown kind, or a minimum outside the volumes.
+        For too few points, an unknown kind, a minimum outside the volumes, or energies that no such equation describes.
 
     Examples
     --------
@@ -148,17 +148,14 @@ def fit(volumes: ArrayLike, energies: ArrayLike, kind: str = "birch-murnaghan") 
     start = (v0, 0.0, modulus, 4.0, -4.0 / modulus)
     scales = (v0, abs(modulus * v0), modulus, 4.0, 4.0 / modulus)
     # fitted around the minimum: total energies are large and would spoil the numerical Jacobian
-    values, covariance = curve_fit(
-        KINDS[kind],
-        volumes,
-        energies - lowest,
-        start[:n_parameters],
-        xtol=1e-12,
-        ftol=1e-14,
-        x_scale=scales[:n_parameters],
-        method="trf",
-        max_nfev=10_000,
-    )
+    accuracy = {"xtol": 1e-12, "ftol": 1e-14, "x_scale": scales[:n_parameters], "method": "trf", "max_nfev": 10_000}
+    try:
+        values, covariance = curve_fit(KINDS[kind], volumes, energies - lowest, start[:n_parameters], **accuracy)
+    except RuntimeError:
+        raise ValueError(
+            f"the energies from {volumes.min():.3f} to {volumes.max():.3f} Å^3 are far from any {kind} equation; look at "
+            "them, and take a smaller range of volumes or a structure that the model knows"
+        ) from None
     values[1] += lowest
     return _named(values.tolist(), np.sqrt(np.diag(covariance)).tolist())
 

@@ -55,11 +55,13 @@ def gap_of_dos(
     width: float,
     threshold: float = THRESHOLD,
     tolerance: float = TOLERANCE,
+    unsure: float = 0.0,
 ) -> GapOfDOS | None:
     """Find the gap above n_electrons and correct its edges for the width of the levels.
 
     The gap is the interval with less than ``threshold`` states/eV below whose middle the number of states is nearest to
-    n_electrons; where it differs by more than ``tolerance``, there is none.
+    n_electrons; where it differs by more than ``tolerance``, there is none. Numbers of states that are ``unsure`` do not
+    tell apart a gap from another between few levels of the next band: of those that differ by less, the widest is taken.
 
     Parameters
     ----------
@@ -70,7 +72,7 @@ def gap_of_dos(
     width : float, eV
         Width s of the Gaussians exp(-(x/s)²); 0 for a density of states that is meant as it is.
     threshold : float, states/eV per atom
-    tolerance : float
+    tolerance, unsure : float
         Relative to n_electrons.
 
     Returns
@@ -94,7 +96,7 @@ def gap_of_dos(
     '-1.00 1.50, standard deviation 0.08'
     """
     check_dos(energies, dos)
-    interval = _interval(energies, dos.detach(), n_electrons, threshold, tolerance)
+    interval = _interval(energies, dos.detach(), n_electrons, threshold, (tolerance, unsure))
     if interval is None:
         return None
     first, last = interval
@@ -215,19 +217,21 @@ def _root(a):
     return middle
 
 
-def _interval(energies, dos, n_electrons, threshold, tolerance):
+def _interval(energies, dos, n_electrons, threshold, shares):
     """First and last point of the gap on the grid, or None."""
+    tolerance, unsure = (share * n_electrons for share in shares)
     empty = torch.nn.functional.pad((dos < threshold).to(torch.int8), (1, 1))
     starts, ends = ((empty.diff() == sign).nonzero()[:, 0] for sign in (1, -1))
-    best = None
+    found = []
     for first, last in zip(starts.tolist(), (ends - 1).tolist()):
         if first == 0 or last == len(energies) - 1 or first == last:  # no states at one side, or room for none
             continue
         middle = 0.5 * (energies[first] + energies[last])
         off = abs(float(_count(energies, dos, middle)) - n_electrons)
-        if off <= tolerance * n_electrons and (best is None or off < best[0]):
-            best = off, first, last
-    return None if best is None else best[1:]
+        if off <= max(tolerance, unsure):
+            # of those within unsure the widest, of the others the nearest
+            found.append(((1, float(energies[first] - energies[last])) if off <= unsure else (2, off), first, last))
+    return min(found)[1:] if found else None
 
 
 def _count(energies, dos, level):

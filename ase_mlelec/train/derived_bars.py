@@ -8,6 +8,7 @@ proportion to the leverage of the atoms alone, which counts twice as much as the
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ from ase_mlelec.uncertainty.scales import NONE
 
 SHARE = 2.0  # root mean square of the floor over that of the first order; by cross-validation of ``si`` and ``mgo``
 FEWEST = 5  # structures: with fewer, a scale of their own would be a matter of chance
+LOOKED_AT = 100  # structures
 
 
 def calibrate_derived(
-    model: Model, frames: Frames, log: Log, *, larger: Mapping[str, float] | None = None
+    model: Model, frames: Frames, log: Log, *, larger: Mapping[str, float] | None = None, train: Frames | None = None
 ) -> dict[str, dict[str, Any]]:
     """Set scales and floors of what follows from the density of states; report as of ``add_error_bars``, by name.
 
@@ -46,8 +48,13 @@ def calibrate_derived(
         Structures with densities of states.
     larger : dict of float
         Factors of the errors by label; default one.
+    train : Frames
+        Structures that tell with ``frames`` how far numbers of states below gaps are off, see ``Electrons``.
     """
     posterior, report = model.posteriors["dos"], {}
+    errors = [states_below_gap_error(model, each, log) for each in (frames, train) if each]
+    if known := [error for error in errors if error is not None]:
+        model.metadata["states_below_gap_error"] = float(f"{max(known):.3g}")
     factor = next((value for label, value in (larger or {}).items() if label in QUANTITIES["dos"].labels), 1.0)
     for name, each in derived_deviations(model, frames, progress=log).items():
         if len(each.errors) >= FEWEST and (each.posterior > NONE).all():
@@ -73,6 +80,8 @@ def _with_both_parts(posterior, name, errors, found):
 def take_over_derived(model: Model, frames: Frames, like: Model, log: Log) -> None:
     """Set scales and floors so that the bars of both models are as large on ``frames``, where those of ``like`` have any."""
     mine, theirs = (each.posteriors["dos"] for each in (model, like))
+    if "states_below_gap_error" in like.metadata:
+        model.metadata["states_below_gap_error"] = like.metadata["states_below_gap_error"]
     wanted, found = (derived_deviations(each, frames, progress=log) for each in (like, model))
     for name in theirs.floors.keys() & wanted.keys() & found.keys():
         ratios = [np.sqrt(np.mean(each**2) / np.mean(own**2)) for each, own in zip(wanted[name][1:], found[name][1:])]
@@ -105,6 +114,30 @@ def derived_deviations(model: Model, frames: Frames, *, progress: bool | Log = F
 
 
 @torch.no_grad()
+def states_below_gap_error(model: Model, frames: Frames, log: Log) -> float | None:
+    """Root mean square error of the number of states below the gap of the label, as a share of the electrons.
+
+    Squares of roots are too small on average, by the spread of the roots, so that the states below a gap may miss more
+    electrons than there are in the lowest levels above it. None where no structure has a gap.
+    """
+    quantity, electrons = QUANTITIES["dos"], Electrons.of(model.metadata, model.heads["dos"])._replace(unsure=0.0)
+    some = replace(frames, frames=frames.frames[:: max(1, len(frames) // LOOKED_AT)])
+    batches = Batches.for_model(model, some, quantity.labels).with_label(*quantity.labels)
+    shares, energies = [], model.heads["dos"].energies.double().cpu()
+    for batch in batch_by_batch(batches, 1, log, "states below the gaps of"):
+        n_electrons, wrong = electrons.number(batch.system.numbers.tolist()), row_errors(model, batch, "dos")[2]
+        if n_electrons is None or wrong is None:
+            continue
+        total = batch.predict(model, "dos").double().cpu().sum(dim=0)
+        wrong = wrong[0].double().cpu()
+        gap = electrons.gap(energies, total - wrong, n_electrons, len(batch.system.numbers))
+        if gap is not None:
+            below = energies <= (gap.vbm + gap.cbm) / 2
+            shares.append(float(torch.trapezoid(wrong[below], energies[below])) / n_electrons)
+    return float(np.sqrt(np.mean(np.square(shares)))) if shares else None
+
+
+@torch.no_grad()
 def _of_structure(model, batch, electrons) -> Iterator[tuple[str, float, float, float]]:
     """(name, error, deviation, floor) of all that follows from the density of states of a structure."""
     n_electrons = electrons.number(batch.system.numbers.tolist())
@@ -118,10 +151,10 @@ def _of_structure(model, batch, electrons) -> Iterator[tuple[str, float, float, 
     kelvin = float(model.metadata.get("electronic_temperature_K", 0.0))
     bars = DosBars(head.energies, ados, n_electrons=n_electrons, temperature=kelvin, of=of, posterior=posterior)
 
-    def gap(dos: Tensor):
+    def gap(dos: Tensor, electrons: Electrons = electrons):
         return electrons.gap(head.energies, dos, n_electrons, len(ados))
 
-    found = gap(total), gap(label)
+    found = gap(total), gap(label, electrons._replace(unsure=0.0))
     if None not in found:
         pairs = {name: [float(getattr(each, name)) for each in found] for name in ("vbm", "cbm")}
         pairs["gap"] = [float(each.cbm - each.vbm) for each in found]

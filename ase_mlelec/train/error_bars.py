@@ -154,7 +154,7 @@ def _add_posterior(model, name, train, validation, ridges, factor, left_out, hel
     more, held, report = (left_out if unseen or held else None), ({} if unseen else held), {}
     known = calibrated(model, name, unseen or train, log, larger=larger, more=more, held=held)
     if name == "dos":
-        known |= calibrate_derived(model, unseen or train, log, larger=larger)
+        known |= calibrate_derived(model, unseen or train, log, larger=larger, train=train)
     for label, found in known.items():
         where = "validation data" if unseen else "training data"
         if more is not None and label == QUANTITIES[name].total:

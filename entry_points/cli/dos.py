@@ -35,6 +35,10 @@ def run(arguments: argparse.Namespace) -> None:
     level, total = calc.get_fermi_level(atoms=atoms), calc.get_total_dos(atoms)
     gap = gap_of_grid(calc, atoms, total) if "ldos" in model.heads else calc.get_band_gap(atoms)
     print(f"{atoms.get_chemical_formula()}: Fermi level {level:.3f} eV, {gap}")
+    if "dos" in getattr(model, "posteriors", {}):
+        name = "gap" if gap[0] > 0 else "fermi_level"
+        bar = calc.uncertainty[name]
+        print(f"standard deviation of the {name.replace('fermi_', 'Fermi ')} by the errors of the model: {bar:.3f} eV")
     if arguments.out:
         write_columns(arguments.out, {"energy_eV": calc.energies, "dos_states_per_eV": total})
     if arguments.plot:
@@ -63,7 +67,9 @@ def plot(path: str | PathLike, energies: "NDArray", total: "NDArray", level: flo
     from ase_mlelec.analysis.plots import plot_dos
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(title=f"{title}: {gap}")
+    # edges are relative to the Fermi level in the picture
+    words = f"gap {gap[0]:.2f} ± {gap.uncertainty[0]:.2f} eV" if gap[0] > 0 else str(gap)
+    axes = figure.add_subplot(title=f"{title}: {words}")
     plot_dos(axes, energies, total, level, align=True, occupied=True)
     if gap[0] > 0:
         for edge, error in zip(gap[1:], gap.uncertainty[1:]):

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     how = "clamped positions" if arguments.clamped else "relaxed positions"
     print(f"{atoms.get_chemical_formula()}: elastic constants, GPa, {how}; order xx, yy, zz, yz, xz, xy")
     for row in found:
-        print("".join(f"{value:10.2f}" for value in row))
+        print("".join(f"{round(value, 2) + 0.0:10.2f}" for value in row))  # no -0.00
     print(f"bulk modulus {found[:3, :3].mean():.2f} GPa (Voigt); {'stable' if stable else 'unstable'} under strain")
     if arguments.out:
         with replacing(arguments.out) as partial:

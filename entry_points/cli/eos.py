@@ -99,7 +99,13 @@ def calculator(name: str, device: str | None) -> Any:
 
 
 def errors_of_model(calc: Any, curve: "Volumes", kind: str) -> "NDArray | None":
-    """Standard deviations of volume, energy, bulk modulus and derivative over members of the model; None without bars."""
+    """Standard deviations of volume, energy, bulk modulus and derivative over members of the model; None without bars.
+
+    There are none either, which a warning says, where energies of a member have no equation of state: they vary by more than
+    these quantities can tell.
+    """
+    import warnings
+
     import numpy as np
 
     from ase_mlelec.physics import eos
@@ -109,7 +115,11 @@ def errors_of_model(calc: Any, curve: "Volumes", kind: str) -> "NDArray | None":
     fits = []
     for member in calc.members(MEMBERS, atoms=curve.structures[0]):
         energies = [member.get_property("energy", atoms) for atoms in curve.structures]
-        fits.append(eos.fit(curve.volumes, energies, kind)[:4])
+        try:
+            fits.append(eos.fit(curve.volumes, energies, kind)[:4])
+        except ValueError as error:
+            warnings.warn(f"no errors of the model: of one of its members {error}", stacklevel=2)
+            return None
     scale = calc.models[0].posteriors["energy"].scale("energy") / calc.models[0].posteriors["energy"].scale("members")
     return scale * np.std(fits, axis=0, ddof=1)
 

@@ -1,6 +1,7 @@
 """``mlelec phonons``"""
 
 import argparse
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         born_charges=born,
         dielectric=dielectric,
     )
+    warn_of_short_supercell(atoms, arguments.supercell)
     n = phonons.n_displacements
     repeats = " x ".join(map(str, arguments.supercell))
     print(f"{atoms.symbols}: supercell {repeats}, {n} displacement{'s' * (n > 1)}")
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         *((("Γ along x, with Born charges", x_axis(atoms)),) if phonons.is_polar else ()),
     ):
         modes = phonons.energies([0, 0, 0], direction=direction)[0] / THZ
-        print(f"{title}: {' '.join(f'{mode:.3f}' for mode in modes)} THz")
+        print(f"{title}: {' '.join(f'{round(mode, 3) + 0.0:.3f}' for mode in modes)} THz")  # no -0.000
     bands = phonons.band_structure(arguments.path, npoints=arguments.points)
     lowest = bands.energies.min() / THZ
     if lowest < -0.1:
@@ -85,6 +87,27 @@ def calculator(name: str, device: str | None) -> Any:
     if VectorHead.quantity in model.heads and "energy" in model.heads:
         return DeepWannierCalculator(model, device=device)
     return of_energy(name, device)
+
+
+def warn_of_short_supercell(atoms: "Atoms", repeats: Sequence[int]) -> None:
+    """Warn where an atom interacts with several images of another one, whose force constants cannot be told apart."""
+    import warnings
+
+    import numpy as np
+
+    model = atoms.calc.models[0]
+    if "energy" not in model.heads:
+        return
+    cutoff = model.descriptor_of("energy").cutoff
+    heights = 1 / np.linalg.norm(atoms.cell.reciprocal().array, axis=1)
+    wanted = np.maximum(np.ceil(2 * cutoff / heights - 1e-6).astype(int), 1)
+    if (np.asarray(repeats) < wanted).any():
+        shortest, enough = min(np.asarray(repeats) * heights), " ".join(map(str, wanted))
+        warnings.warn(
+            f"the supercell of {shortest:.1f} Å is shorter than twice the cutoff of the model, {cutoff:g} Å: frequencies "
+            f"between its own wave vectors are interpolated; --supercell {enough} holds all interactions",
+            stacklevel=2,
+        )
 
 
 def x_axis(atoms: "Atoms") -> "NDArray":

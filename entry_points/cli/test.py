@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="name of a shipped model (see 'mlelec models') or a path; several models of the LDOS are a committee",
     )
-    parser.add_argument("data", metavar="DATA", help="data set: .h5, deepmd npy folder, or a file that ASE reads")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="data set: .h5, deepmd npy folder, runs, or a file that ASE reads; several are tested as one",
+    )
     parser.add_argument("--group", metavar="NAME", help="only the structures of this group or kind, such as test")
     add_keys(parser)
     parser.add_argument(
@@ -46,6 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     from ase_mlelec.data.snapshots import is_snapshots
     from ase_mlelec.train.evaluate import table, told_of_zero
 
+    arguments.model, data = models_and_data([*arguments.model, arguments.data])
+    if len(data) > 1 and (of_one := [each for each in data if is_snapshots(each) or is_hamiltonians(each)]):
+        raise ValueError(
+            f"{of_one[0]}: got {len(data)} data sets, which can be labels of structures alone; test one by one"
+        )
+    arguments.sources, arguments.data = data, ", ".join(data)
     if arguments.bars and (is_snapshots(arguments.data) or is_hamiltonians(arguments.data)):
         raise ValueError(f"got --bars for {arguments.data}, which are for labels of structures alone; leave it out")
     warn_unfinished(arguments.model)
@@ -55,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         frames, columns, compared = errors_of_hamiltonians(arguments)
     else:
         frames, columns, compared = errors_of_frames(arguments)
-    print(f"{len(frames)} structures, {sum(len(frame.atoms) for frame in frames)} atoms")
+    print(f"{len(frames)} structure{'s' * (len(frames) != 1)}, {sum(len(frame.atoms) for frame in frames)} atoms")
     print(table(columns))
     if isinstance(frames, Frames) and (zero := told_of_zero(load_model(arguments.model[0]), frames)):
         print(f"note: {zero}")
@@ -68,6 +78,18 @@ def run(arguments: argparse.Namespace) -> None:
         result = {"frames": len(frames), **list(columns.values())[-1], **({"kinds": kinds} if kinds else {})}
         with replacing(arguments.out) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def models_and_data(names: list[str]) -> tuple[list[str], list[str]]:
+    """Models, of which there is one at least, and data sets, which begin where an argument is no model."""
+    from pathlib import Path
+
+    from ase_mlelec import list_models
+
+    known, n = list_models(), 1
+    while n < len(names) - 1 and (names[n] in known or Path(names[n]).suffix in (".safetensors", ".dp")):
+        n += 1
+    return names[:n], names[n:]
 
 
 def warn_unfinished(names: list[str]) -> None:
@@ -122,10 +144,12 @@ MANY = 20_000  # points of a figure, from which their number is drawn by color
 def plot(path: str, compared: "dict[str, tuple[NDArray, NDArray, str]]") -> None:
     """Draw predictions against labels, dict by name of (labels, predictions, unit), an axis for each."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     from ase_mlelec.analysis.plots import plot_parity, plot_parity_counts
 
-    figure = Figure(figsize=(4 * len(compared), 4), layout="constrained")
+    # inches; axes of equal scales would push the titles to the edge
+    figure = Figure(figsize=(4 * len(compared), 4), layout=ConstrainedLayoutEngine(h_pad=0.1))
     axes = figure.subplots(1, len(compared), squeeze=False)[0]
     for ax, (name, (labels, predictions, unit)) in zip(axes, compared.items()):
         if unit == "eV/atom":
@@ -173,7 +197,7 @@ def models_of(arguments: argparse.Namespace, head: str, kind: str, quantity: str
 
 def errors_of_frames(arguments: argparse.Namespace) -> tuple:
     from ase_mlelec import load_model
-    from ase_mlelec.data.frames import checked, has_spectra, read_frames
+    from ase_mlelec.data.frames import checked, has_spectra, join, read_frames
     from ase_mlelec.data.runs.read import read_runs
     from ase_mlelec.train.dipoles import on_branch_of_model
     from ase_mlelec.train.evaluate import compared, errors
@@ -184,11 +208,12 @@ def errors_of_frames(arguments: argparse.Namespace) -> tuple:
             "snapshots alone; test the models one by one"
         )
     model = load_model(arguments.model[0])
-    if not arguments.key and has_spectra(arguments.data):
-        frames = read_runs([arguments.data], others=[spectra_of(model)])
-    else:
-        frames = checked(read_frames(arguments.data, keys=keys_of(arguments)), arguments.data)
-    frames = selected(frames, arguments)
+    runs = [] if arguments.key else [path for path in arguments.sources if has_spectra(path)]
+    others = [path for path in arguments.sources if path not in runs]
+    parts = [checked(read_frames(path, keys=keys_of(arguments)), path) for path in others]
+    if runs:
+        parts.append(read_runs(runs, others=[spectra_of(model)]))
+    frames = selected(parts[0] if len(parts) == 1 else join(parts), arguments)
     for k, frame in enumerate(frames):
         check_species(model, frame.atoms, f"{arguments.data}: {frame.name or f'frame {k}'}")
     frames = on_branch_of_model(model, frames)

@@ -1,9 +1,12 @@
 """Elastic constants and energies against volume, by closed forms and potentials with known constants."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.tersoff import Tersoff, TersoffParameters
@@ -19,6 +22,7 @@ from ase_mlelec.analysis.mechanics import (
     relaxed,
     strained,
 )
+from ase_mlelec_entry_points.cli.eos import errors_of_model
 from ase_mlelec_entry_points.cli.main import main
 
 SILICON = TersoffParameters(  # Tersoff 1988, Phys. Rev. B 38, 9902
@@ -109,6 +113,29 @@ def test_mistakes(call, message):
     atoms.calc = EMT()
     with pytest.raises(ValueError, match=message):
         call(atoms)
+
+
+def test_members_without_an_equation_of_state():
+    """The one of the model stands, with a warning in the place of its errors."""
+
+    class Member(Calculator):
+        def __init__(self, power):
+            self.power = power
+
+        def get_property(self, name, atoms):
+            return 10 * ((atoms.get_volume() - 13.56) / 1.8) ** self.power
+
+    volumes = np.linspace(13.2, 15, 11)
+    structures = [Atoms("Cu", cell=np.eye(3) * volume ** (1 / 3), pbc=True) for volume in volumes]
+    curve, posterior = SimpleNamespace(volumes=volumes, structures=structures), SimpleNamespace(scale=lambda name: 1.0)
+    models = [SimpleNamespace(posteriors={"energy": posterior})]
+    for powers, known in (((2, 2, 2), True), ((2, 4, 2), False)):
+        calc = SimpleNamespace(models=models, members=lambda n, atoms, powers=powers: [Member(each) for each in powers])
+        if known:
+            np.testing.assert_allclose(errors_of_model(calc, curve, "birch-murnaghan-4"), 0, atol=1e-9)
+            continue
+        with pytest.warns(UserWarning, match="no errors of the model: of one of its members the energies from 13.200"):
+            assert errors_of_model(calc, curve, "birch-murnaghan-4") is None
 
 
 @pytest.mark.slow

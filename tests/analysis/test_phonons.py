@@ -12,9 +12,10 @@ from ase.phonons import Phonons as ASEPhonons
 from ase.units import _amu, _e, _hbar
 from test_mechanics import SILICON
 
-from ase_mlelec import units
+from ase_mlelec import DeepPotCalculator, load_model, units
 from ase_mlelec.physics.ewald import energy as ewald
 from ase_mlelec_entry_points.cli.main import main
+from ase_mlelec_entry_points.cli.phonons import warn_of_short_supercell
 
 pytest.importorskip("phonopy", reason="needs phonopy (extra phonons)")
 from ase_mlelec.analysis.phonons import Phonons, read_response, response_of
@@ -168,9 +169,12 @@ def test_command_line(tmp_path, capsys):
     bulk("Si", a=5.4).write(tmp_path / "si.xyz")
     picture, table = tmp_path / "a.png", tmp_path / "a.csv"
     arguments = ["phonons", "si", str(tmp_path / "si.xyz"), "--supercell", "2", "2", "2", "--points", "60"]
-    assert main([*arguments, "--plot", str(picture), "--out", str(table)]) == 0
+    # planes of atoms are 3.12 Å apart
+    short = "the supercell of 6.2 Å is shorter than twice the cutoff of the model, .* --supercell 4 4 4 holds all"
+    with pytest.warns(UserWarning, match=short):
+        assert main([*arguments, "--plot", str(picture), "--out", str(table)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Si2: supercell 2 x 2 x 2, 1 displacement"
+    assert lines[0] == "Si2: supercell 2 x 2 x 2, 1 displacement" and "-0.000" not in lines[1]
     modes = [float(x) for x in lines[1].split(":")[1].split()[:6]]
     assert modes[3] == pytest.approx(15.2, rel=0.04) and modes[3:] == [modes[3]] * 3 and max(map(abs, modes[:3])) < 0.01
     assert picture.stat().st_size > 10_000
@@ -178,6 +182,22 @@ def test_command_line(tmp_path, capsys):
     assert columns.dtype.names[:3] == ("q1", "q2", "q3") and len(columns) == 60
     assert main([*arguments, "--born", str(tmp_path / "si.xyz")]) == 1
     assert "neither an output of ph.x" in capsys.readouterr().err
+
+
+def test_supercells_that_hold_all_interactions(recwarn):
+    """Twice the cutoff of the energy along every direction, not that of a Hamiltonian in the same model."""
+    atoms = bulk("Si", cubic=True)
+    atoms.calc = DeepPotCalculator("si")
+    warn_of_short_supercell(atoms, (3, 3, 3))
+    assert not recwarn
+    for repeats in ((2, 3, 3), (3, 3, 2)):
+        with pytest.warns(UserWarning, match=r"of 10.9 Å is shorter .* --supercell 3 3 3 holds"):
+            warn_of_short_supercell(atoms, repeats)
+    assert load_model("mos2").cutoff > 9 > load_model("mos2").descriptor_of("energy").cutoff
+    atoms = bulk("Mo", cubic=True) * (6, 6, 6)  # 18.9 Å
+    atoms.calc = DeepPotCalculator("mos2")
+    warn_of_short_supercell(atoms, (1, 1, 1))
+    assert not recwarn
 
 
 def test_not_installed(monkeypatch):

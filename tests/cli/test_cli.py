@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,7 +21,7 @@ from ase_mlelec import DeepDOSCalculator, DeepPotCalculator, MLDFTCalculator, bu
 from ase_mlelec.data.frames import Frames, Spectra, read_frames, to_images, write_hdf5
 from ase_mlelec.train.config import parse_config
 from ase_mlelec.train.evaluate import errors, told_of_zero
-from ase_mlelec_entry_points.cli.test import differences
+from ase_mlelec_entry_points.cli.test import differences, models_and_data
 from ase_mlelec_entry_points.cli.train import ending
 
 
@@ -117,6 +118,35 @@ def test_test_of_a_run(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_test_of_several_data_sets(folder, tmp_path, capsys):
+    """Errors are those of all structures together; what is no model is data."""
+    frames = read_frames(folder / "cu.h5")
+    write_hdf5(tmp_path / "a.h5", frames.take([0, 1, 2]))
+    write_hdf5(tmp_path / "b.h5", frames.take(range(3, 10)))
+    call("test", folder / "cu.safetensors", tmp_path / "a.h5", tmp_path / "b.h5", "--out", tmp_path / "two.json")
+    assert capsys.readouterr().out.startswith("10 structures")
+    expected = {"frames": 10, **errors(load_model(folder / "cu.safetensors"), frames)}
+    stored = json.loads((tmp_path / "two.json").read_text())
+    assert set(stored.pop("kinds")) == {"train", "validation", "test"} and stored == pytest.approx(expected)
+    models = [folder / "cu.safetensors", folder / "si.safetensors"]
+    assert "got 2 models" in fails(capsys, "test", *models, tmp_path / "a.h5", tmp_path / "b.h5")
+    assert models_and_data(["si", "mgo", "a.h5", "b"]) == (["si", "mgo"], ["a.h5", "b"])
+    assert models_and_data(["a", "b.dp", "si"]) == (["a", "b.dp"], ["si"])
+    sources = tmp_path / "a.h5", Path(__file__).parents[2] / "examples/data/graphene.h5"
+    assert "graphene.h5: got 2 data sets" in fails(capsys, "test", folder / "cu.safetensors", *sources)
+
+
+def test_another_grid_of_energies(folder, tmp_path, capsys):
+    """The message has the options that make the grid of the model."""
+    frames = read_frames(folder / "cu.h5")
+    random_model(0, ("dos",), species=("Cu",), n_basis=6).save(tmp_path / "cu.safetensors")
+    grid = load_model(tmp_path / "cu.safetensors").heads["dos"].energies.numpy()
+    write_hdf5(tmp_path / "a.h5", Frames(frames.frames, ENERGIES + 0.3, {}))
+    message = fails(capsys, "test", tmp_path / "cu.safetensors", tmp_path / "a.h5")
+    first, last, step = grid[0], grid[-1], grid[1] - grid[0]
+    assert f"convert them with --grid {first:g} {last:g} --step {step:g}" in message
+
+
 def test_another_zero_of_energy(folder, capsys):
     """Labels of another zero for each species are told; small or unlike errors are not."""
     model, frames = load_model(folder / "cu.safetensors"), read_frames(folder / "cu.h5")
@@ -204,6 +234,10 @@ def test_dos(folder, capsys):
     np.testing.assert_allclose(table, np.column_stack([calc.energies, calc.get_total_dos(atoms)]), rtol=1e-5)
     assert (folder / "dos.png").read_bytes().startswith(b"\x89PNG")
     assert "needs a model with 'dos'" in fails(capsys, "dos", folder / "cu.safetensors", folder / "si.traj")
+    bulk("Si", a=5.43).write(folder / "diamond.xyz")
+    call("dos", "si", folder / "diamond.xyz")
+    bar = DeepDOSCalculator("si").get_uncertainty("fermi_level", atoms=bulk("Si", a=5.43))
+    assert f"deviation of the Fermi level by the errors of the model: {bar:.3f} eV" in capsys.readouterr().out
 
 
 def test_dos_of_an_ldos_model(folder, capsys):

@@ -30,6 +30,13 @@ def test_second_and_fourth_order_recover_their_own_parameters():
     assert found.second_derivative == pytest.approx(-9.0, rel=1e-3) and found.second_error < 0.01
 
 
+def test_energies_that_no_equation_describes():
+    """Without curvature at the minimum, where the bulk modulus would be zero."""
+    volumes = np.linspace(13.2, 15, 11)
+    with pytest.raises(ValueError, match=r"13.200 to 15.000 Å\^3 are far from any birch-murnaghan-4 equation; look"):
+        eos.fit(volumes, 10 * ((volumes - 13.56) / 1.8) ** 4, "birch-murnaghan-4")
+
+
 def test_orders_agree_where_they_should():
     """The third order is the fourth one whose last term vanishes, and the second one has a derivative of 4."""
     volumes, (v0, e0, modulus, derivative) = np.linspace(34, 46, 13), TRUE

@@ -75,6 +75,20 @@ def test_electrons_choose_the_gap():
     assert gap_of_dos(GRID, lower, n_electrons, width=WIDTH) is None
 
 
+def test_of_numbers_of_states_that_are_unsure_the_widest_gap_counts():
+    """A weak level above the gap holds less than the electrons that the valence band misses."""
+    dos, n_electrons = insulator(vbm=-3.0, cbm=5.5)
+    level = 0.01 * n_electrons * torch.exp(-(((GRID - 3.0) / WIDTH) ** 2)) / (WIDTH * np.sqrt(np.pi))
+    missed = {"n_electrons": 1.008 * n_electrons, "width": WIDTH, "threshold": 1e-3}
+    nearest, widest = (gap_of_dos(GRID, dos + level, **missed, unsure=unsure) for unsure in (0.004, 0.01))
+    assert float(nearest.n_electrons) == pytest.approx(1.01 * n_electrons, rel=1e-3) and float(nearest.vbm) > 2
+    assert float(widest.n_electrons) == pytest.approx(n_electrons, rel=1e-3)
+    assert float(widest.vbm) == pytest.approx(-3.0, abs=5e-3)
+    missed |= {"n_electrons": 1.05 * n_electrons, "tolerance": 0.01}
+    assert gap_of_dos(GRID, dos + level, **missed, unsure=0.03) is None
+    assert float(gap_of_dos(GRID, dos + level, **missed, unsure=0.06).cbm) == pytest.approx(float(widest.cbm))
+
+
 def test_derivatives():
     """First order, against central differences."""
     dos, n_electrons = insulator()

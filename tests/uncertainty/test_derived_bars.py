@@ -10,6 +10,7 @@ from small_data import ENERGIES, gaussian, make_frames
 from small_models import random_model, seeded
 
 from ase_mlelec import DeepDOSCalculator
+from ase_mlelec.electrons import Electrons
 from ase_mlelec.heads import SpectrumHead
 from ase_mlelec.physics.dos import band_energy
 from ase_mlelec.physics.fermi import fermi_level
@@ -146,6 +147,39 @@ def test_gaps_of_insulators(metal):
     calc = DeepDOSCalculator(model, on_extrapolation="ignore")
     bars = [calc.get_uncertainty("gap", atoms=frame.atoms) for frame in frames]
     assert 0.4 <= coverage(found["gap"].errors, bars).within_one <= 0.9
+
+
+def test_missed_electrons_do_not_move_the_gap(metal):
+    """A valence band with too few states, and a weak level above the gap that holds more than what is missed."""
+    model, frames, _ = metal
+    model, valence = copy.deepcopy(model), 2 * gaussian(ENERGIES + 5)
+    n_electrons = float(np.trapezoid(valence, ENERGIES))
+    model.metadata = METADATA | {"dos_width_eV": 0.8, "electrons_in_dos": {"Cu": n_electrons}}
+    with torch.no_grad():
+        bands = 0.98 * valence + 0.05 * gaussian(ENERGIES) + gaussian(ENERGIES - 4)
+        model.heads["dos"].nets.bias.copy_(torch.from_numpy(bands))
+        model.heads["dos"].nets.scale.fill_(1e-5)
+    calc = DeepDOSCalculator(model, on_extrapolation="ignore")
+    train = with_errors(frames.take(range(8)), calc, lambda *_: -0.02 * valence)
+    atoms, gaps = frames[3].atoms, []
+    for unseen in (None, train.take([0]), train):
+        if unseen is not None:
+            calibrate_derived(model, unseen, Log.of(False), train=train)
+            assert model.metadata["states_below_gap_error"] == pytest.approx(0.02, rel=0.02)
+        gaps.append(DeepDOSCalculator(model, on_extrapolation="ignore").get_band_gap(atoms))
+    assert gaps[0].resolved and gaps[0][1] > -0.6  # above the level
+    spectra, size = map(torch.from_numpy, (ENERGIES, train[3].labels["dos"])), len(atoms)
+    label = (
+        Electrons.of(model.metadata, model.heads["dos"])._replace(unsure=0.0).gap(*spectra, n_electrons * size, size)
+    )
+    wanted = [float(each) for each in (label.cbm - label.vbm, label.vbm, label.cbm)]
+    assert wanted[1] < -3
+    assert all([*gap] == pytest.approx(wanted, abs=0.05) for gap in gaps[1:])
+    assert np.abs(derived_deviations(model, train)["gap"].errors).max() < 0.05
+
+
+def test_metals_have_no_states_below_gaps(metal):
+    assert "states_below_gap_error" not in metal[0].metadata
 
 
 def test_few_structures_have_the_spread_of_members(metal):
