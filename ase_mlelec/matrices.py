@@ -20,15 +20,17 @@ def add_normal_matrix(total: Tensor, rows: Tensor) -> bool:
 
 
 def cholesky(matrix: Tensor) -> Tensor | None:
-    """Lower factor L of ``matrix`` [P, P] = L L^T, which may be overwritten; None where rounding makes it indefinite.
+    """Lower factor L of ``matrix`` [P, P] = L L^T, which may be overwritten; None where rounding makes it indefinite,
+    or numbers are not finite.
 
     SciPy's LAPACK takes 0.6 of PyTorch's time for 4,000 weights, and no memory of its own.
     """
-    if matrix.device.type != "cpu" or matrix.dtype != torch.float64:
+    if matrix.device.type == "cpu" and matrix.dtype == torch.float64:
+        upper, failed = dpotrf(matrix.detach().contiguous().numpy().T, overwrite_a=1)  # of the transposed matrix
+        factor = torch.from_numpy(upper.T)
+    else:
         factor, failed = torch.linalg.cholesky_ex(matrix)
-        return None if failed else factor
-    upper, failed = dpotrf(matrix.detach().contiguous().numpy().T, overwrite_a=1)  # of the transposed matrix
-    return None if failed else torch.from_numpy(upper.T)
+    return None if failed or not bool(torch.isfinite(factor.diagonal()).all()) else factor
 
 
 def mirror(matrix: Tensor, block: int = 512) -> None:
