@@ -30,7 +30,8 @@ REFERENCE = set("ref reference dft true target qm vasp".split())  # words in nam
 PREDICTED = set(
     "pred predicted prediction predictions ml nn gap mace nequip".split()
 )  # words in keys of results of models
-PLAIN = set("total tot potential energy e etot toten epot".split())  # words of energies that belong to usual forces
+# words of energies that belong to usual forces; ACE's energy_corrected is the energy without that of isolated atoms
+PLAIN = set("total tot potential energy e etot toten epot corrected".split())
 
 
 def shares_of(labels: Iterable[str]) -> set[str]:

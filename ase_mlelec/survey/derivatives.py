@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_mlelec.data.data_set import Frame, Frames
-from ase_mlelec.survey.structures import duplicates
 
 MANY = 120  # structures of one kind of which all pairs are considered; of more, consecutive ones as well
 FARTHEST = 0.4  # Å, root mean square of u
 LARGEST_STRAIN, NO_STRAIN = 0.08, 1e-5
 TURN = 0.02  # rotation between cells, in rad, above which forces of the two do not refer to the same axes
+SAME = 1e-4  # Å, root mean square of u
 LEAST = 2e-3  # eV; smaller energies are lost in rounding and convergence
 FEWEST, CERTAIN_PAIRS = 4, 8  # pairs for a statement, and for one on wrong units
 
@@ -95,11 +95,8 @@ def find_pairs(frames: Frames, *, progress: Callable[[Iterable], Iterable] = ite
 def candidates(frames: Frames) -> list[tuple[int, int]]:
     """Pairs of frames with energies and forces, of the same atoms in the same order."""
     alike = defaultdict(list)
-    again = {
-        k for group in duplicates([frame.atoms for frame in frames]) for k in group[1:]
-    }  # their pairs tell nothing new
     for k, frame in enumerate(frames):
-        if k not in again and {"energy", "forces"} <= frame.labels.keys() and len(frame.atoms) > 1:
+        if {"energy", "forces"} <= frame.labels.keys() and len(frame.atoms) > 1:
             alike[(frame.atoms.numbers.tobytes(), frame.atoms.pbc.tobytes())].append(k)
     found: set[tuple[int, int]] = set()
     for members in alike.values():
@@ -188,7 +185,9 @@ def _least_absolute(columns, measured):
 
 def _factor(pairs, frames, measured, predicted, usable):
     """Weighted median of the ratios of ``usable`` pairs."""
-    usable = usable & (abs(measured) > LEAST) & (abs(predicted) > 0)
+    # what is the same structure again, perhaps at another place, tells nothing new
+    again = pairs.frames[(pairs.size < SAME) & ~pairs.strained, 1]
+    usable = usable & (abs(measured) > LEAST) & (abs(predicted) > 0) & ~np.isin(pairs.frames, again).any(axis=1)
     chosen = np.flatnonzero(usable)
     if len(chosen) < FEWEST:
         return None

@@ -12,6 +12,7 @@ from ase_mlelec.data.keys import STRESS_UNIT
 from ase_mlelec.quantities import LABELS
 from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor, factors, find_pairs
 from ase_mlelec.survey.energy_scale import by_forces, by_sizes
+from ase_mlelec.survey.energy_zeros import two_zeros
 from ase_mlelec.survey.labels import Energies, Spread, fit_energies, spread_of
 from ase_mlelec.survey.misfits import Misfit, misfits
 from ase_mlelec.survey.sources import Source, source_of
@@ -103,6 +104,7 @@ def survey(
     stress = stress_by_forces(frames, without=structures.isolated)
     given = (keys or {}).get(STRESS_UNIT, "eV/A^3")
     more: dict[str, Any] = {"scale": scale, "stress_scale": stress, "shares": shares}
+    more["zeros"] = None if shares else two_zeros(frames, energies)
     wrong = suspicions(of_forces, of_stress, frames, **more, convertible=convertible, given=given)
     trusted = pairs if _fits(of_stress) else pairs.unstrained()
     odd = misfits(frames, structures, energies, spreads, trusted, _fits(of_forces))

@@ -7,6 +7,7 @@ import numpy as np
 from ase_mlelec.data.data_set import Frames
 from ase_mlelec.data.keys import STRESS_UNITS
 from ase_mlelec.survey.derivatives import CERTAIN_PAIRS, Factor
+from ase_mlelec.survey.energy_zeros import TwoZeros
 from ase_mlelec.survey.stress_scale import StressScale
 from ase_mlelec.units import BOHR, GPA, HARTREE, HARTREE_PER_BOHR, HARTREE_PER_BOHR3, KCAL_PER_MOL, KJ_PER_MOL
 
@@ -87,6 +88,7 @@ def suspicions(
     scale: Factor | None = None,
     stress_scale: StressScale | None = None,
     shares: bool = False,
+    zeros: TwoZeros | None = None,
     convertible: bool = True,
     given: str = "eV/A^3",
 ) -> list[Suspicion]:
@@ -98,12 +100,14 @@ def suspicions(
         What ase_mlelec.survey.energy_scale finds, by forces and by sizes.
     stress_scale : StressScale or None
         What ase_mlelec.survey.stress_scale finds.
+    zeros : TwoZeros or None
+        What ase_mlelec.survey.energy_zeros finds.
     convertible : bool
         Whether ``[data.keys] stress_unit`` applies to the data.
     given : str
         The ``stress_unit`` with which they were read.
     """
-    found = []
+    found = [] if zeros is None else [Suspicion(_of_zeros(zeros, frames), "energy")]
     units = Units(convertible, given)
     if shares:
         found.append(
@@ -179,6 +183,18 @@ def _of_scale(factor):
         f"energies of {factor.n_pairs} structures vary {factor.value:.2g} times as much as by a pair potential that is "
         f"fitted to the forces: {cause}; {remedy}",
         "energy",
+    )
+
+
+def _of_zeros(zeros, frames):
+    few, many = sorted((zeros.lower, zeros.upper), key=len)
+    side = "below" if few is zeros.lower else "above"
+    first = min(few)
+    return (
+        f"energies of {len(few)} structures, such as frame {first} ({frames[first].name or 'unnamed'}), are "
+        f"{zeros.apart:.3g} eV/atom {side} those of {len(many)} others, and vary by {zeros.width:.2g} eV/atom among "
+        "themselves, as with two zeros of energy, of two programs or sets of pseudopotentials; bring them to one zero, or "
+        "train on those of one"
     )
 
 

@@ -133,7 +133,7 @@ def test_units_that_are_ours(info):
     assert frame.labels["energy"] == -1
 
 
-@pytest.mark.parametrize("name", ["TotEnergy", "total_energy", "E", "etot", "epot"])
+@pytest.mark.parametrize("name", ["TotEnergy", "total_energy", "E", "etot", "epot", "energy_corrected"])
 def test_plain_energy_beside_usual_forces(name):
     atoms = bulk("Cu", cubic=True)
     atoms.arrays["forces"] = np.full((4, 3), 0.5)

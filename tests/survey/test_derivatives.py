@@ -161,8 +161,24 @@ def test_stresses_that_no_matter_has():
 
 
 def test_repeated_structures_tell_nothing_new():
-    """Of three structures, each four times, there are too few pairs for a statement, whatever they say."""
-    three = clean(6).take([0, 2, 4])
-    assert factors(find_pairs(three), three) == (None, None)
-    again = Frames([frame for frame in three for _ in range(4)])
-    assert len(find_pairs(again).frames) == 3 and factors(find_pairs(again), again) == (None, None)
+    """Of three structures, each four times, there are too few pairs for a statement; molecules may be turned and moved."""
+    crystals = clean(6).take([0, 2, 4])
+    molecules = []
+    for seed in range(3):
+        atoms = molecule("CH3CH2OH")
+        atoms.rattle(0.05, seed=seed)
+        molecules.append(labeled(atoms))
+    for three in (crystals, Frames(molecules)):
+        assert factors(find_pairs(three), three) == (None, None)
+        again = Frames([frame for frame in three for _ in range(4)])
+        assert len(find_pairs(again).frames) > 8 and factors(find_pairs(again), again) == (None, None)
+    places = Frames([elsewhere(frame, turn) for frame in molecules for turn in (0, 30, 60, 90)])
+    assert len(find_pairs(places).frames) > 8 and factors(find_pairs(places), places) == (None, None)
+
+
+def elsewhere(frame, degrees):
+    """A molecule that is turned and moved, with its forces."""
+    rotation = Rotation.from_euler("xyz", [degrees, 2 * degrees, 7], degrees=True).as_matrix()
+    atoms = frame.atoms.copy()
+    atoms.positions = atoms.positions @ rotation.T + degrees
+    return Frame(atoms, frame.labels | {"forces": frame.labels["forces"] @ rotation.T}, frame.name)
