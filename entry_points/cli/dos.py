@@ -31,6 +31,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     atoms = structure(arguments.structure)
     model = load_model(arguments.model)
+    if "hamiltonian" in model.heads and not {"dos", "ldos"} & {*model.heads}:
+        raise ValueError(
+            f"{arguments.model} has a Hamiltonian and no density of states of atoms; in Python, "
+            f"WannierTBCalculator({arguments.model!r}).get_dos(), or 'mlelec bands {arguments.structure} --model "
+            f"{arguments.model}'"
+        )
     calc = (MLDFTCalculator if "ldos" in model.heads else DeepDOSCalculator)(model, device=arguments.device)
     level, total = calc.get_fermi_level(atoms=atoms), calc.get_total_dos(atoms)
     gap = gap_of_grid(calc, atoms, total) if "ldos" in model.heads else calc.get_band_gap(atoms)

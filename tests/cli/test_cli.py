@@ -234,6 +234,10 @@ def test_dos(folder, capsys):
     np.testing.assert_allclose(table, np.column_stack([calc.energies, calc.get_total_dos(atoms)]), rtol=1e-5)
     assert (folder / "dos.png").read_bytes().startswith(b"\x89PNG")
     assert "needs a model with 'dos'" in fails(capsys, "dos", folder / "cu.safetensors", folder / "si.traj")
+    message = fails(capsys, "dos", "graphene", folder / "si.traj")
+    assert (
+        f"WannierTBCalculator('graphene').get_dos(), or 'mlelec bands {folder / 'si.traj'} --model graphene'" in message
+    )
     bulk("Si", a=5.43).write(folder / "diamond.xyz")
     call("dos", "si", folder / "diamond.xyz")
     bar = DeepDOSCalculator("si").get_uncertainty("fermi_level", atoms=bulk("Si", a=5.43))
