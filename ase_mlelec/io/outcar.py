@@ -27,7 +27,9 @@ VALENCE = re.compile(r"\s+ZVAL\s+=((?: *\d+\.\d\d)+)\s*")  # of the kinds of ato
 NELECT = re.compile(r"\s+NELECT +=\s*(\d+\.\d+)\s+total number")
 SETTING = re.compile(rf"\s+({'|'.join(NAMES)}) *=((?: *[-+]?[\d.]+)+)(?:[\s;]|$)")
 ADDED_FIELD = re.compile(r"\s*added-field ion interaction +(\S+)")
-CHAIN = ("CHAIN-FORCE", "CHAIN + TOTAL", "NEB: ")  # in the lines of an elastic band
+# in steps of an elastic band, and of searches for transition states; VASP with VTST's tools prints settings of elastic
+# bands in every run
+CHAIN = re.compile(r"CHAIN-FORCE|CHAIN \+ TOTAL|NEB: (?:Tangent|projections)|CHAIN: Read ICHAIN +[1-9]")
 NELM = re.compile(r"NELM += *(\d{1,9});")
 
 
@@ -147,7 +149,7 @@ def _read_setting(found, line):
         found.parameters[match[1]] = match[2].strip()
     elif (match := ADDED_FIELD.match(line)) and float_or(match[1], 0.0):
         found.parameters.setdefault("EFIELD", match[1])
-    elif any(word in line for word in CHAIN):
+    elif CHAIN.search(line):
         found.parameters.setdefault("IMAGES", "1")
 
 

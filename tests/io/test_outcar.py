@@ -82,6 +82,8 @@ def test_electric_fields(line, told, tmp_path, recwarn):
         ("   IMAGES =     5\n", "forces", "the forces are not read, as those of an image of an elastic band"),
         (" CHAIN + TOTAL  (eV/Angst)\n", "forces", "calculate the images again, each by itself"),
         (" NEB: Tangent\n", "forces", "calculate the images again, each by itself"),
+        (" CHAIN: Read ICHAIN            2\n", "forces", "calculate the images again, each by itself"),
+        (" CHAIN: Read ICHAIN            0\n CHAIN: Running the NEB\n NEB:        SPRING     -5.000000\n", "", ""),
         ("   I_CONSTRAINED_M =  1\n", "", "OUTCAR: its magnetic moments are constrained .*the penalty E_p"),
     ],
 )
