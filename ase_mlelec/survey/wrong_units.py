@@ -119,7 +119,7 @@ def suspicions(
         found.append(Suspicion(_of_forces(forces), "forces"))
     if stress is not None and is_off(stress):
         found.append(_of_stress(stress, units))
-    elif stress_scale is not None and (suspicion := _of_stress_scale(stress_scale.factor, stress, units)):
+    elif stress_scale is not None and (suspicion := _of_stress_scale(stress_scale.factor, stress, units, frames)):
         found.append(suspicion)
     else:
         found += _beyond_matter(frames, convertible)
@@ -198,7 +198,7 @@ def _of_zeros(zeros, frames):
     )
 
 
-def _of_stress_scale(factor, by_pairs, units):
+def _of_stress_scale(factor, by_pairs, units, frames):
     """Suspicion of a factor of ase_mlelec.survey.stress_scale, or None where it is right, or where pairs tell otherwise."""
     if factor is None or (by_pairs is not None and by_pairs.n_pairs >= CERTAIN_PAIRS and is_certain(by_pairs)):
         return None
@@ -208,6 +208,9 @@ def _of_stress_scale(factor, by_pairs, units):
         return None
     unit = ("", "eV/A^3") if usual else next(iter(_alike(OF_STRESS, 1 / size, NEAR)), None)
     meaning, mended, remedy = _meaning_of(unit, 1 / size, sign, units)
+    volume = np.median([f.atoms.cell.volume for f in frames if "virial" in f.labels and f.atoms.cell.rank == 3])
+    if not units.convertible and not usual and abs(np.log(size * volume)) < OFF:
+        meaning = f"{meaning}, or {sign and 'minus '}the virial divided by the volume, in place of the virial"
     return Suspicion(
         f"the stress of {factor.n_pairs} structures varies {factor.value:.2g} times as much as by a pair potential that is "
         f"fitted to the forces: it looks as if it were {meaning}; {remedy}",

@@ -146,3 +146,15 @@ def test_no_unit_mends_an_order(tmp_path):
     write(tmp_path / "a.extxyz", to_images(mapped(moving(), virial=lambda virial: -read(virial))))
     text = configuration(survey([tmp_path / "a.extxyz"]), tmp_path / "a.toml")
     assert "virial = [0.0, 0.0]" in text
+
+
+def test_stress_in_place_of_a_virial():
+    """Where the data have virials, and no unit can be named for them."""
+    frames = moving()
+    volume = frames[0].atoms.get_volume()
+    stresses = mapped(frames, virial=lambda virial: -virial / volume)
+    scale = stress_by_forces(stresses, without=[])
+    (suspicion,) = suspicions(None, None, stresses, stress_scale=scale, convertible=False)
+    assert "or minus the virial divided by the volume, in place of the virial; correct it" in suspicion.text
+    (suspicion,) = suspicions(None, None, stresses, stress_scale=scale)
+    assert "in place of" not in suspicion.text
