@@ -27,6 +27,7 @@ SAME = {"energy": 0.02, "ridge": 0.01}  # differences of that sum that mean noth
 SMALL = 0.1  # of the median error of all folds
 FEW = 0.05  # rows of a label in a fold for each weight, up to which they are kept as they are
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
+LITTLE = (1e-4, 1e-5, 1e-6)  # the same, in turn, where all of these cost too much
 
 
 @dataclass(frozen=True)
@@ -371,7 +372,13 @@ def _moved(choice: Choice, variable: str, step: float) -> Iterator[Choice]:
 
 def _with_stress(best: Choice, errors: Callable[[Choice], Choice]) -> Choice:
     """The Choice with the smallest error of stress of those whose other errors are about as small as can be."""
-    trials = [best, *(errors(replace(best, weights=best.weights | {"virial": weight})) for weight in STRESS)]
-    lowest = min(trial.score for trial in trials)
-    allowed = [trial for trial in trials if trial.score <= lowest + TOLERANCE]
+
+    def with_weight(weight):
+        return errors(replace(best, weights=best.weights | {"virial": weight}))
+
+    trials = [best, *map(with_weight, STRESS)]
+    limit = min(trial.score for trial in trials) + TOLERANCE
+    allowed = [trial for trial in trials if trial.score <= limit]
+    if allowed == [best]:
+        allowed += [trial for trial in map(with_weight, LITTLE) if trial.score <= limit][:1]
     return min(allowed, key=lambda trial: trial.errors.get("virial", 0.0))

@@ -167,6 +167,33 @@ def test_stress_never_harms():
     assert right.errors["virial"] <= without.errors["virial"]
 
 
+def test_little_stress_is_better_than_none():
+    """Where the weights that are tried first cost too much, smaller ones are tried."""
+
+    def errors(choice):
+        weight = choice.weights.get("virial", 0.0)
+        found = {"energy": 1.0, "forces": 1 + 100 * weight, "virial": 1.0 / (1 + 1e5 * weight)}
+        return replace(choice, errors=found)
+
+    found = _with_stress(errors(Choice(1e-7, {"energy": 1.0, "forces": 1.0}, {})), errors)
+    assert found.weights["virial"] == 1e-4
+    harmful = lambda choice: replace(errors(choice), errors={"forces": 1.0 + (choice.weights.get("virial", 0.0) > 0)})
+    assert "virial" not in _with_stress(harmful(Choice(1e-7, {"forces": 1.0}, {})), harmful).weights
+
+
+def test_stress_without_a_weight_is_told():
+    weights = {"energy": 2.0, "forces": 1.0}
+    with_stress, without = EnergyLoss((1, 1), (1, 1), (1, 1)), EnergyLoss((1, 1), (1, 1), (0, 0))
+    lines = list(recipes_linear_energy._in_words(Choice(1e-7, weights, {}), with_stress, "3 of 9 structures"))
+    assert lines[0] == "chosen by 3 of 9 structures: ridge 1e-07, weights energy 2, forces 1"
+    assert lines[1].startswith("stress has no weight: ") and "worse by more than 3 %" in lines[1]
+    for choice, loss in (
+        (Choice(1e-7, weights | {"virial": 1.0}, {}), with_stress),
+        (Choice(1e-7, weights, {}), without),
+    ):
+        assert len(list(recipes_linear_energy._in_words(choice, loss, ""))) == 1
+
+
 def test_stress_does_not_undo_what_it_improves():
     """Energies and forces that gain by some stress do not lose that again for smaller errors of stress alone."""
     errors_of = {

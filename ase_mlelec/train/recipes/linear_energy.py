@@ -13,6 +13,7 @@ from ase_mlelec.descriptors.ace import Order
 from ase_mlelec.model import Model
 from ase_mlelec.train.absurd_energies import absurd_energies, without_absurd_energies
 from ase_mlelec.train.basis import ENOUGH, FOLDS, WORK, basis_of_few, choose_basis
+from ase_mlelec.train.choice import TOLERANCE
 from ase_mlelec.train.config import Config, EnergyConfig
 from ase_mlelec.train.deviations import Deviations
 from ase_mlelec.train.energy_rows import n_rows
@@ -29,6 +30,10 @@ BLOCK = 4  # neighbors among the training structures that are in one fold
 FEWEST, FEWEST_IN_TURN = 12, 4  # structures, from which some can be held out, and all in turn
 MOST = WORK / FOLDS  # atoms times weights of more folds than one
 TRIALS, ROWS = "energy-trials", "energy-rows"  # names of checkpoints
+WITHOUT_STRESS = (
+    "stress has no weight: with each that was tried, energies and forces of structures that were left out were worse by "
+    f"more than {100 * TOLERANCE:g} %. Strained structures teach it, and weights in [energy] overrule the choice"
+)
 
 
 @dataclass(frozen=True)
@@ -134,11 +139,19 @@ def fit_energy(model: Model, parts: Mapping[str, Frames], loss: EnergyLoss, conf
         progress=log,
     )
     choice = fit.choice
-    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
-    log.tell(f"chosen by {sum(map(len, held))} of {len(train)} structures: ridge {choice.ridge:.3g}, weights {weights}")
+    for line in _in_words(choice, unit, f"{sum(map(len, held))} of {len(train)} structures"):
+        log.tell(line)
     orders = [asdict(order) for order in getattr(model.descriptor_of("energy"), "orders", ())]
     about = {"ridge": choice.ridge, "weights": choice.weights, "errors": choice.errors, "orders": orders}
     return Fitted(about, fit.factor, fit.change, fit.left_out)
+
+
+def _in_words(choice, loss, structures):
+    """Lines that say what was chosen."""
+    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in choice.weights.items())
+    yield f"chosen by {structures}: ridge {choice.ridge:.3g}, weights {weights}"
+    if "virial" in loss.labels and "virial" not in choice.weights:
+        yield WITHOUT_STRESS
 
 
 def _begin(model, train, loss, log):
