@@ -27,7 +27,7 @@ SAME = {"energy": 0.02, "ridge": 0.01}  # differences of that sum that mean noth
 SMALL = 0.1  # of the median error of all folds
 FEW = 0.05  # rows of a label in a fold for each weight, up to which they are kept as they are
 STRESS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # weights of stress that are tried
-LITTLE = (1e-4, 1e-5, 1e-6)  # the same, in turn, where all of these cost too much
+LITTLE = (1e-4, 1e-5)  # the same, in turn, where all of these cost too much
 
 
 @dataclass(frozen=True)
