@@ -190,7 +190,7 @@ def _energy(text, found, name=None):
         [],
         "Linear in the features and solved in closed form: accurate with few data, without steps, the same in each run.",
     )
-    if any(each.label == "stress" and not each.stress_unit for each in found.suspicions):
+    if any(each.label == "stress" and not (each.stress_unit or each.partly) for each in found.suspicions):
         text.set("virial", [0.0, 0.0], "The stress looks wrong (see the warning above) and is left out.")
 
 

@@ -73,11 +73,14 @@ class Suspicion:
         "forces", "stress" or "energy".
     stress_unit : str
         Value of ``[data.keys] stress_unit`` that mends it; "" for none.
+    partly : bool
+        Whether a part of the label is right, so that it is worth to train with.
     """
 
     text: str
     label: str
     stress_unit: str = ""
+    partly: bool = False
 
 
 def suspicions(
@@ -127,8 +130,10 @@ def suspicions(
         found.append(
             Suspicion(
                 f"elements of the stress beside the diagonal fit the forces in the order {stress_scale.order}, and are read "
-                "in that of ASE, yz, xz, xy; write all nine elements, or these six in that order, and write the data again",
+                "in that of ASE, yz, xz, xy; write all nine elements, or these six in that order, and write the data again, "
+                "or leave the stress out with virial = [0, 0] in [energy]",
                 "stress",
+                partly=True,
             )
         )
     for name in ("energy", "forces"):

@@ -140,12 +140,14 @@ def test_units_that_were_given_are_corrected(given, right, tmp_path):
     assert not survey([path], keys={"stress_unit": right}).suspicions
 
 
-def test_no_unit_mends_an_order(tmp_path):
-    """A stress of another sign and another order is left out."""
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_stress_in_another_order_is_not_left_out(tmp_path, sign):
+    """Its diagonal is right, once the sign is; the warning says how to leave it out."""
     read = in_order("xy", "yz", "xz")
-    write(tmp_path / "a.extxyz", to_images(mapped(moving(), virial=lambda virial: -read(virial))))
+    write(tmp_path / "a.extxyz", to_images(mapped(moving(), virial=lambda virial: sign * read(virial))))
     text = configuration(survey([tmp_path / "a.extxyz"]), tmp_path / "a.toml")
-    assert "virial = [0.0, 0.0]" in text
+    assert "virial = [0.0, 0.0]" not in text and ('stress_unit = "-eV/A^3"' in text) == (sign < 0)
+    assert "# WARNING: elements of the stress beside the diagonal fit the forces in the order xy, yz, xz" in text
 
 
 def test_stress_in_place_of_a_virial():
