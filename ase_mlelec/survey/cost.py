@@ -55,7 +55,7 @@ def _most_weights(n_labels, n_species, n_structures):
     if n_labels < FEW_ROWS * MOST:
         return min(MOST_DUAL, MOST * n_species)
     n_folds = min(FOLDS, math.ceil(ENOUGH * FOLDS / n_structures))
-    return max(MOST, LARGEST / n_folds ** (1 / 3)) if n_labels > LABELS_PER_WEIGHT * MOST else MOST
+    return max(MOST, LARGEST / n_folds**0.5) if n_labels > LABELS_PER_WEIGHT * MOST else MOST
 
 
 def expected(found: Survey, held: int) -> str:
