@@ -136,7 +136,7 @@ def test_train_and_test(folder, capsys):
     assert found["elements on site"] == pytest.approx(errors["hamiltonian_onsite_mae_meV"], rel=1e-9)
     assert found["elements between layers"] == pytest.approx(errors["hamiltonian_inter_mae_meV"], rel=1e-9)
     output = capsys.readouterr().out
-    assert "1 structures, 4 atoms" in output and "between layers, R2" in output
+    assert "1 structure, 4 atoms" in output and "between layers, R2" in output
     assert json.loads((folder / "errors.json").read_text())["hamiltonian_all_mae_meV"] == pytest.approx(
         errors["hamiltonian_all_mae_meV"], rel=1e-9
     )

@@ -17,6 +17,7 @@ from ase_mlelec.train.config import EnergyConfig
 from ase_mlelec.train.energy_rows import plain_rows
 from ase_mlelec.train.last_layer import n_weights
 from ase_mlelec.train.linear_energy import fit_linear
+from ase_mlelec.train.log import Log
 from ase_mlelec.train.losses import EnergyLoss
 from ase_mlelec.train.recipes import hot_energies
 from ase_mlelec.train.recipes.linear_energy import chooses_by
@@ -94,7 +95,7 @@ def test_beginning_weights_and_ridge_have_the_smallest_errors_on_structures_left
     """Of all ridges, with and without the cold energy to begin with, and of weights of energies around the chosen one."""
     frames = make_frames(40)
     cold, hot = {300.0: cold_energy(frames)}, hotter(frames.take(range(24)), share, unlike)
-    fit = hot_energies._Fit(cold, {"train": hot}, SimpleNamespace(energy=EnergyConfig(widths=[])))
+    fit = hot_energies._Fit(cold, {"train": hot}, SimpleNamespace(energy=EnergyConfig(widths=[])), Log(False))
     seen, folds = chooses_by(hot, n_weights(cold[300.0].heads["energy"]))
     assert len(folds) > 1
     candidates = {True: hot_energies._shares(cold, hot), False: {300.0: 0.0}}
