@@ -26,6 +26,7 @@ from ase_mlelec.train.slopes import slopes_of_sums
 
 BATCH = 8  # structures
 ENOUGH = 4.0  # rows of forces for every weight, where there are as many
+SPANNED = 4  # random moves for each coordinate: further ones are combinations of these
 FEWEST = 4  # displacements of every structure
 
 
@@ -81,7 +82,10 @@ def rows_of(
 
 
 def _number_of_moves(model, name, batches):
-    return max(FEWEST, int(ENOUGH * n_weights(model.heads[name]) / max(len(batches), 1)))
+    """Enough for all weights together, but no more than SPANNED times as many as the largest structure has coordinates."""
+    wanted = int(ENOUGH * n_weights(model.heads[name]) / max(len(batches), 1))
+    n_coordinates = 3 * max((len(system.numbers) for system in batches.systems), default=1)
+    return max(FEWEST, min(wanted, SPANNED * n_coordinates))
 
 
 def batch_by_batch(batches: Batches, size: int, progress: bool | Log, title: str) -> Iterator:

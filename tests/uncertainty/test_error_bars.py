@@ -1,6 +1,8 @@
 """Error bars of models and calculators: against explicit members, finite differences and symmetry."""
 
 import copy
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from ase_mlelec.heads import ScalarHead, SpectrumHead
 from ase_mlelec.nets import DenseNet
 from ase_mlelec.system import System
 from ase_mlelec.testing import random_atoms
+from ase_mlelec.train import last_layer
 from ase_mlelec.train.deviations import Deviations, deviations, floor_and_scale
 from ase_mlelec.train.error_bars import add_error_bars, arranged, errors_and_deviations
 from ase_mlelec.train.last_layer import n_weights, rows_of
@@ -439,3 +442,13 @@ def test_parts_of_a_combined_calculator(copper):
     atoms.get_potential_energy()
     assert calc.uncertainty["energy"] == pytest.approx(calc.parts[0].uncertainty["energy"])
     assert calc.uncertainty["ados"].shape == (len(atoms), len(ENERGIES))
+
+
+@pytest.mark.parametrize("n_structures, n_atoms, wanted", [(3, 8, 96), (3, 4000, 5340), (100, 64, 160), (10**5, 8, 4)])
+def test_random_moves_are_no_more_than_coordinates_span(n_structures, n_atoms, wanted):
+    """Four rows for each of 4,005 weights, where the structures have so many that are not combinations of others."""
+    head = ScalarHead(1, 4004, ())
+    systems = [SimpleNamespace(numbers=torch.zeros(n_atoms))] * n_structures
+    batches = MagicMock(systems=systems, __len__=lambda self: n_structures)
+    model = SimpleNamespace(heads={"energy": head})
+    assert last_layer._number_of_moves(model, "energy", batches) == wanted
